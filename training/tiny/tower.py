@@ -1,0 +1,63 @@
+"""The vision tower (CLIP architecture), LLaVA's projector, and the heads that only training needs."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from .pages import ALPHABET, LETTERS, PATCH, SIZE, SLOTS
+
+#: llama.cpp computes GELU by the tanh formula; training with the same keeps the runtimes in parity.
+ACTIVATION = "gelu_pytorch_tanh"
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def vision_config(hidden: int = 256, layers: int = 6, heads: int = 4) -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        image_size=SIZE, patch_size=PATCH, projection_dim=hidden, hidden_act=ACTIVATION, attention_dropout=0.0,
+    )
+
+
+class Projector(nn.Module):
+    """LLaVA's two-layer MLP, tower width -> language-model width."""
+
+    def __init__(self, hidden: int, text: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(hidden, text)
+        self.act = nn.GELU(approximate="tanh")
+        self.linear_2 = nn.Linear(text, text)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(self.act(self.linear_1(x)))
+
+
+class Reader(nn.Module):
+    """Tower + projector + dense heads: characters, spelled words, and word pieces against frozen embeddings."""
+
+    def __init__(self, config: CLIPVisionConfig, embeddings: torch.Tensor):
+        super().__init__()
+        self.tower = CLIPVisionModel(config)
+        self.projector = Projector(config.hidden_size, embeddings.shape[1])
+        n = len(ALPHABET)
+        self.chars = nn.Linear(config.hidden_size, SLOTS * n)
+        self.spelled = nn.Linear(config.hidden_size, LETTERS * n)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 320, 320) -> (B, 100, hidden): the last layer before its norm, class token dropped, as LLaVA takes it."""
+        return self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+
+    def piece_logits(self, projected: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
+        """Minus the squared distance to each embedding, scaled: training pulls a patch *onto* its word's embedding."""
+        e = (self.embeddings if among is None else self.embeddings[among]).to(projected.dtype)
+        return self.scale.exp() * (projected @ e.T - 0.5 * (e.float() ** 2).sum(-1))
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W), CLIP's mean and deviation."""
+    x = images.permute(0, 3, 1, 2).float() / 255
+    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
