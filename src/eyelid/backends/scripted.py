@@ -1,0 +1,49 @@
+"""A backend that answers from a script: for unit tests and examples, never for figures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from ..errors import BackendError
+from ..types import Chunk, Request, Response, Usage
+
+Reply = str | Response | Exception
+Script = Callable[[Request], Reply]
+
+
+class Scripted:
+    """Answers with `script(request)`, or with the items of a list in turn; an exception among them is raised.
+
+    `requests` keeps every request seen, in order. An exhausted list raises BackendError.
+    """
+
+    def __init__(self, script: Script | Iterable[Reply], name: str = "scripted"):
+        self.name = name
+        self.requests: list[Request] = []
+        self._script = script if callable(script) else None
+        self._replies = iter(()) if callable(script) else iter(script)
+
+    async def generate(self, request: Request) -> Response:
+        self.requests.append(request)
+        if self._script is not None:
+            reply = self._script(request)
+        else:
+            try:
+                reply = next(self._replies)
+            except StopIteration:
+                raise BackendError("the script has no reply left", hint="give Scripted more replies") from None
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, Response):
+            return reply
+        words = sum(len(m.text.split()) for m in request.messages)
+        return Response(reply, model=self.name, usage=Usage(words, len(reply.split())))
+
+    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        response = await self.generate(request)
+        for word in response.text.splitlines(keepends=True):
+            yield Chunk(word)
+        yield Chunk(response=response)
+
+    async def aclose(self) -> None:
+        return None

@@ -1,0 +1,80 @@
+"""All errors that Eyelid raises on purpose.
+
+EyelidError
+|-- InputError             the caller's input cannot be used
+|   |-- ImageError         not an image, broken, too large, animated, address refused
+|   `-- ConfigError        unknown name or key, missing placeholder, bad model spec
+|-- BackendError           a model did not answer
+|   |-- BackendUnavailable connection refused, overloaded, 5xx          (retryable)
+|   |-- BackendTimeout     no answer in time                            (retryable)
+|   |-- BackendRejected    the model's server refused the request: 4xx, context too long
+|   |-- BackendProtocol    the server's answer could not be understood
+|   `-- Unsupported        the model cannot do what was asked (images, log-probabilities, adapters)
+|-- DetectorError          a detector broke; never the same as a harmless or an unknown verdict
+|-- MissingDependency      an extra is not installed; the hint has the command
+`-- ImageLeak              a request that must hold no image holds one (a defect in a remedy: always raised)
+"""
+
+from __future__ import annotations
+
+
+class EyelidError(Exception):
+    """Base class. `hint` is the way out, a sentence for a person; `retryable` says the same call may work later."""
+
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str = ""):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(EyelidError): ...
+
+
+class ImageError(InputError): ...
+
+
+class ConfigError(InputError): ...
+
+
+class BackendError(EyelidError):
+    """`status` is the HTTP status where there was one; `retry_after` in seconds where the server gave one."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", status: int | None = None, retry_after: float | None = None
+    ):
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class BackendUnavailable(BackendError):
+    retryable = True
+
+
+class BackendTimeout(BackendError):
+    retryable = True
+
+
+class BackendRejected(BackendError): ...
+
+
+class BackendProtocol(BackendError): ...
+
+
+class Unsupported(BackendError):
+    """`feature` is one of "images", "logprobs", "adapters", "stream"."""
+
+    def __init__(self, message: str, *, feature: str, hint: str = "", status: int | None = None):
+        super().__init__(message, hint=hint, status=status)
+        self.feature = feature
+
+
+class DetectorError(EyelidError): ...
+
+
+class MissingDependency(EyelidError): ...
+
+
+class ImageLeak(EyelidError): ...

@@ -1,0 +1,99 @@
+"""The three extension points. A third party's class needs one of these methods and no base class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+from .types import Chunk, Request, Response, Step, StepRole, Verdict
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A model, or anything that answers like one; a guard is one too.
+
+    `name` identifies the model in traces. Errors: `eyelid.errors.BackendError` and its kinds, nothing else.
+    A cancelled call must stop the work it started. `aclose` may be called twice.
+    """
+
+    name: str
+
+    async def generate(self, request: Request) -> Response: ...
+
+    def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """The same answer in pieces; their texts joined equal `generate`'s text; the last carries the response."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(slots=True)
+class StepLog:
+    """Collects the steps of one guarded request, failed ones included. Not shared between requests."""
+
+    steps: list[Step] = field(default_factory=list)
+    verifies: bool = False
+
+    def add(self, step: Step) -> None:
+        self.steps.append(replace(step, verifies=self.verifies))
+
+    async def call(self, backend: Backend, request: Request, role: StepRole) -> Response:
+        """`backend.generate`, timed and recorded; an error is recorded and raised on."""
+        start, images = time.perf_counter(), len(request.images)
+        try:
+            response = await backend.generate(request)
+        except BaseException as e:
+            self.add(Step(role, _since(start), backend.name, images=images, error=type(e).__name__))
+            raise
+        self.add(Step(role, _since(start), backend.name, response.usage, images, response.text))
+        return response
+
+    def amend(self, verdict: Verdict) -> None:
+        """Attach `verdict` to the step recorded last: the call that it was read from."""
+        self.steps[-1] = replace(self.steps[-1], verdict=verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a detector judges and a remedy repairs: a request, the answer to it, and the log for calls made meanwhile."""
+
+    request: Request
+    response: Response
+    log: StepLog
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A remedy's result: the answer, and the request that it answers (without images where eyes were closed)."""
+
+    request: Request
+    response: Response
+    refused: bool = False
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Says whether an answer is harmful. A detector that cannot say returns an unknown verdict; one that breaks raises.
+
+    `needs_answer` False: the verdict does not depend on the answer, so the guard need not ask for one first.
+    """
+
+    name: str
+    needs_answer: bool
+
+    async def detect(self, exchange: Exchange) -> Verdict: ...
+
+
+@runtime_checkable
+class Remedy(Protocol):
+    """Turns a flagged exchange into a harmless answer."""
+
+    name: str
+
+    async def repair(self, exchange: Exchange, verdict: Verdict) -> Repair: ...
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

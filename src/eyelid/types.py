@@ -1,0 +1,238 @@
+"""The vocabulary of Eyelid: frozen values that every part exchanges. No behaviour, no third-party imports.
+
+Polarity: everything named `harm` is a probability in [0, 1] and **1 means harmful**.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+
+
+class Label(StrEnum):
+    """A detector's three-valued answer. Unknown is a result of its own and is never coerced silently."""
+
+    HARMFUL = "harmful"
+    HARMLESS = "harmless"
+    UNKNOWN = "unknown"
+
+
+class Action(StrEnum):
+    """What a guard did with the model's answer.
+
+    passed: checked and delivered as it was. repaired: a remedy's answer was delivered instead.
+    refused: withheld because it was, or had to be taken as, harmful. failed: the guard itself broke; whether the
+    answer was delivered all the same is the failure policy's choice and stands in `Trace.checked`.
+    """
+
+    PASSED = "passed"
+    REPAIRED = "repaired"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A decoded, checked and re-encoded image: exactly these bytes are what the guard and the model see.
+
+    Made by `eyelid.images` only. `sha256` is the hex digest of `data`; width and height are in pixels.
+    """
+
+    data: bytes = field(repr=False)
+    media_type: Literal["image/png", "image/jpeg"]
+    width: int
+    height: int
+    sha256: str
+
+
+Part = TextPart | ImagePart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """All text parts, joined by newlines."""
+        return "\n".join(p.text for p in self.parts if isinstance(p, TextPart))
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        return tuple(p for p in self.parts if isinstance(p, ImagePart))
+
+
+def system(text: str) -> Message:
+    return Message("system", (TextPart(text),))
+
+
+def user(*content: str | Part) -> Message:
+    """A user message; strings become text parts: `user(image, "What is this?")`."""
+    return Message("user", tuple(TextPart(c) if isinstance(c, str) else c for c in content))
+
+
+def assistant(text: str) -> Message:
+    return Message("assistant", (TextPart(text),))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One chat completion. `top_logprobs` > 0 asks for that many alternatives per generated token.
+
+    `adapters` names LoRA adapters with their scales, for backends that can choose them per request (None: the
+    backend's default). `extra` passes backend-specific fields through unchanged.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
+    adapters: Mapping[str, float] | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """Every image of the conversation, oldest first."""
+        return tuple(i for m in self.messages for i in m.images)
+
+    @property
+    def query(self) -> str:
+        """The text of the last user message: what the answer answers."""
+        return next((m.text for m in reversed(self.messages) if m.role == "user"), "")
+
+    def with_messages(self, *messages: Message) -> Request:
+        return replace(self, messages=tuple(messages))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the backend reports them; None where it does not. `cached_tokens` are part of `prompt_tokens`."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A generated token, its natural-log probability, and the alternatives at its place, most likely first."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    arguments: str  # JSON as the model wrote it
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a detector says of one answer. `harm` in [0, 1], 1 = harmful; None only when unknown."""
+
+    label: Label
+    harm: float | None
+    detector: str
+    threshold: float | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.harm is not None and not 0.0 <= self.harm <= 1.0:
+            raise ValueError(f"harm must be within [0, 1] (1 = harmful), got {self.harm!r}")
+        if self.harm is None and self.label is not Label.UNKNOWN:
+            raise ValueError("a verdict without harm must be unknown")
+
+    @classmethod
+    def of(cls, harm: float, threshold: float, detector: str, reason: str = "") -> Verdict:
+        """Harmful at or above `threshold`, harmless below."""
+        label = Label.HARMFUL if harm >= threshold else Label.HARMLESS
+        return cls(label, harm, detector, threshold, reason)
+
+    @classmethod
+    def unknown(cls, detector: str, reason: str) -> Verdict:
+        return cls(Label.UNKNOWN, None, detector, None, reason)
+
+
+StepRole = Literal["answer", "judge", "classify", "detect", "caption", "safe_answer", "detoxify", "repair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call that a guard made. `images` is how many images that call was given; `error` a type's name, never a text.
+
+    `verifies` marks a check of a remedy's answer rather than of the model's.
+    """
+
+    role: StepRole
+    milliseconds: float
+    model: str = ""
+    usage: Usage = Usage()
+    images: int = 0
+    text: str = field(default="", repr=False)
+    verdict: Verdict | None = None
+    error: str | None = None
+    verifies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The account of one guarded request.
+
+    `verdict` is that of the model's own answer, `final_verdict` that of the text delivered (None if not checked).
+    `checked` is False when the delivered model text was not cleared by a detector. `original` is the model's own
+    answer, None when none was asked for. `failure` says what broke when the action is `failed`.
+    """
+
+    action: Action
+    defense: str
+    steps: tuple[Step, ...] = ()
+    verdict: Verdict | None = None
+    final_verdict: Verdict | None = None
+    checked: bool = True
+    original: str | None = field(default=None, repr=False)
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A completed answer. Only guards fill `trace`."""
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    model: str = ""
+    usage: Usage = Usage()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    trace: Trace | None = None
+
+    @property
+    def written(self) -> str:
+        """Everything the model wrote, in whichever field: what a detector must see."""
+        calls = (f"{c.name}({c.arguments})" for c in self.tool_calls)
+        return "\n".join(s for s in (self.reasoning, self.text, *calls) if s)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed answer. The last one, and only it, carries the whole `response`."""
+
+    text: str = ""
+    response: Response | None = None
