@@ -41,9 +41,7 @@ class ConfigError(InputError): ...
 class BackendError(EyelidError):
     """`status` is the HTTP status where there was one; `retry_after` in seconds where the server gave one."""
 
-    def __init__(
-        self, message: str, *, hint: str = "", status: int | None = None, retry_after: float | None = None
-    ):
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None, retry_after: float | None = None):
         super().__init__(message, hint=hint)
         self.status = status
         self.retry_after = retry_after

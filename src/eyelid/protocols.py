@@ -57,7 +57,7 @@ class StepLog:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What a detector judges and a remedy repairs: a request, the answer to it, and the log for calls made meanwhile."""
+    """What a detector judges and a remedy repairs: a request, its answer, and the log for calls made meanwhile."""
 
     request: Request
     response: Response

@@ -25,7 +25,6 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "classifier": "eyelid.detectors.classifier:Classifier",
         "cascade": "eyelid.detectors.cascade:Cascade",
         "always": "eyelid.detectors.constant:Always",
-        "never": "eyelid.detectors.constant:Never",
     },
     "remedies": {
         "eyes_closed": "eyelid.remedies.eyes_closed:EyesClosed",

@@ -5,7 +5,7 @@ Polarity: everything named `harm` is a probability in [0, 1] and **1 means harmf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
@@ -197,7 +197,8 @@ class Trace:
 
     `verdict` is that of the model's own answer, `final_verdict` that of the text delivered (None if not checked).
     `checked` is False when the delivered model text was not cleared by a detector. `original` is the model's own
-    answer, None when none was asked for. `failure` says what broke when the action is `failed`.
+    answer, None when none was asked for. `failure` says what broke when the action is `failed`, as "where: error type".
+    `inner` is the trace of a guard that this guard stands around.
     """
 
     action: Action
@@ -208,6 +209,21 @@ class Trace:
     checked: bool = True
     original: str | None = field(default=None, repr=False)
     failure: str | None = None
+    inner: Trace | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all steps together: what the guarded request cost. None where no step reported any."""
+
+        def total(counts: Iterable[int | None]) -> int | None:
+            known = [c for c in counts if c is not None]
+            return sum(known) if known else None
+
+        return Usage(
+            total(s.usage.prompt_tokens for s in self.steps),
+            total(s.usage.completion_tokens for s in self.steps),
+            total(s.usage.cached_tokens for s in self.steps),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Detectors that always say the same: the baselines of every comparison."""
+"""A detector that flags everything: the baseline that closes the model's eyes always ("blind")."""
 
 from __future__ import annotations
 
@@ -7,20 +7,10 @@ from ..types import Verdict
 
 
 class Always:
-    """Flags everything, unseen: with `EyesClosed` the model never sees an image ("blind")."""
+    """Flags every request, unseen. Its verdict is no evidence, so a guard reports the answer as not checked."""
 
     name = "always"
     needs_answer = False
 
     async def detect(self, exchange: Exchange) -> Verdict:
         return Verdict.of(1.0, 0.5, self.name)
-
-
-class Never:
-    """Flags nothing: the undefended model with a trace."""
-
-    name = "never"
-    needs_answer = True
-
-    async def detect(self, exchange: Exchange) -> Verdict:
-        return Verdict.of(0.0, 0.5, self.name)

@@ -80,7 +80,9 @@ def _check_placeholders(source: str, name: str, template: str) -> None:
         )
     if extra := sorted(found - NEEDED[name]):
         known = ", ".join(sorted(NEEDED[name])) or "none"
-        raise ConfigError(f"{source}: template {name!r} has an unknown placeholder {{{extra[0]}}}", hint=f"known: {known}")
+        raise ConfigError(
+            f"{source}: template {name!r} has an unknown placeholder {{{extra[0]}}}", hint=f"known: {known}"
+        )
 
 
 def load(path: str | Path) -> PromptSet:

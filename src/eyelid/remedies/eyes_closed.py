@@ -33,7 +33,12 @@ class EyesClosed:
     def __init__(
         self, backend: Backend, *, prompts: PromptSet | None = None, style: Style = "fresh", caption_tokens: int = 200
     ):
-        self.backend, self.prompts, self.style, self.caption_tokens = backend, prompts or default(), style, caption_tokens
+        self.backend, self.prompts, self.style, self.caption_tokens = (
+            backend,
+            prompts or default(),
+            style,
+            caption_tokens,
+        )
 
     async def repair(self, exchange: Exchange, verdict: Verdict) -> Repair:
         request = exchange.request

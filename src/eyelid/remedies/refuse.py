@@ -8,7 +8,7 @@ from ..types import Response, Usage, Verdict
 
 
 class Refuse:
-    """Answers with the prompt set's fixed refusal; the published alternative that re-answering beats (ECSO, ablations)."""
+    """Answers with the prompt set's fixed refusal: the alternative that re-answering beats (ECSO, ablations)."""
 
     name = "refuse"
 

@@ -1,0 +1,51 @@
+"""From names to a guard: opens the model, loads what the defence needs, and puts them together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import presets
+from .guard import Guard, GuardSettings
+from .prompts import PromptSet
+from .protocols import Backend, Detector
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The defences that need a trained detector.
+TRAINED = frozenset({"protector", "hybrid"})
+
+
+def assemble(
+    model: str | Backend,
+    defense: str = "hybrid",
+    *,
+    detector: str | Path | Detector | None = None,
+    rewriter: str | Backend | None = None,
+    prompts: PromptSet | None = None,
+    settings: GuardSettings | None = None,
+    options: presets.Options | None = None,
+) -> Guard:
+    """A guard from a model spec (or an open backend) and a defence's name.
+
+    `detector` is a classifier's spec or directory; None takes the shipped one where the defence needs one. Loading is
+    slow and blocking (seconds): call it from a thread in servers. Raises ConfigError and MissingDependency.
+    """
+    from .specs import open_backend
+
+    backend = open_backend(model) if isinstance(model, str) else model
+    found = trained_detector(detector) if defense in TRAINED else None
+    other = open_backend(rewriter) if isinstance(rewriter, str) else rewriter
+    return presets.build(
+        defense, backend, detector=found, rewriter=other, prompts=prompts, settings=settings, options=options
+    )
+
+
+def trained_detector(spec: str | Path | Detector | None = None) -> Detector:
+    """The classifier behind `spec`, or the shipped one."""
+    from . import models
+    from .detectors.classifier import load_classifier
+
+    if spec is None:
+        return load_classifier(models.find("detector"))
+    return spec if isinstance(spec, Detector) else load_classifier(spec)

@@ -1,0 +1,184 @@
+"""The guard: a backend around a backend. answer -> detect -> repair -> verify, with a trace of everything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .errors import ImageLeak
+from .prompts import PromptSet, default
+from .protocols import Backend, Detector, Exchange, Remedy, StepLog
+from .types import Action, Chunk, Label, Request, Response, Step, Trace, Usage, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """What to do where there is no plain answer. The defaults are closed: nothing unchecked leaves.
+
+    unknown: what an unknown verdict is taken as. `harmful`: repair it; `refuse`: withhold it; `harmless`: deliver it,
+    reported as not checked.
+    failure: a detector or remedy that breaks. `withhold`: answer with the prompt set's failure text; `raise`: let the
+    error out; `release`: deliver an answer that no detector could check, reported as not checked. An answer that was
+    flagged is never released.
+    """
+
+    unknown: Literal["harmful", "refuse", "harmless"] = "harmful"
+    failure: Literal["withhold", "raise", "release"] = "withhold"
+
+
+class _Broken(Exception):
+    """Internal: a part of the guard, not the model, failed."""
+
+    def __init__(self, where: str, cause: Exception):
+        super().__init__(where)
+        self.where, self.cause = where, cause
+
+
+class Guard:
+    """Wraps `backend`; is a backend itself. Without a detector it only traces, and reports answers as not checked.
+
+    `verifier` judges the remedy's answer (None: not judged, and reported so); an answer that fails is refused.
+    Errors of the backend while it answers are raised unchanged: they are the model's outcome, not the guard's.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        detector: Detector | None = None,
+        remedy: Remedy | None = None,
+        *,
+        verifier: Detector | None = None,
+        settings: GuardSettings | None = None,
+        prompts: PromptSet | None = None,
+        name: str = "guard",
+    ):
+        if (detector is None) != (remedy is None):
+            raise ValueError("a guard needs a detector and a remedy, or neither")
+        self.backend, self.detector, self.remedy, self.verifier = backend, detector, remedy, verifier
+        self.settings, self.prompts, self.defense = settings or GuardSettings(), prompts or default(), name
+        self.name = f"{name}({backend.name})"
+
+    async def generate(self, request: Request) -> Response:
+        return await _Run(self, request).result()
+
+    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """Buffered: the first piece leaves when the whole answer is checked."""
+        response = await self.generate(request)
+        if response.text:
+            yield Chunk(response.text)
+        yield Chunk(response=response)
+
+    async def aclose(self) -> None:
+        await self.backend.aclose()
+
+
+class _Run:
+    """One guarded request: holds its log and what is known so far."""
+
+    def __init__(self, guard: Guard, request: Request):
+        self.guard, self.request, self.log = guard, request, StepLog()
+        self.answer: Response | None = None
+        self.verdict: Verdict | None = None
+
+    async def result(self) -> Response:
+        g = self.guard
+        if g.detector is None or g.detector.needs_answer:
+            self.answer = await self.log.call(g.backend, self.request, "answer")
+        if g.detector is None:
+            assert self.answer is not None
+            return self._deliver(self.answer, Action.PASSED, checked=False)
+        try:
+            return await self._guarded(g.detector)
+        except _Broken as broken:
+            if g.settings.failure == "raise":
+                raise broken.cause from None
+            return self._failed(broken)
+
+    async def _guarded(self, detector: Detector) -> Response:
+        verdict = await self._detect(detector, self.request, self.answer or Response(""), "detector")
+        self.verdict = verdict if self.answer is not None else None
+        unknown = self.guard.settings.unknown if verdict.label is Label.UNKNOWN else None
+        if self.answer is not None and (verdict.label is Label.HARMLESS or unknown == "harmless"):
+            return self._deliver(self.answer, Action.PASSED, checked=unknown is None, final=verdict)
+        if unknown == "refuse":
+            return self._refused(verdict)
+        return await self._repaired(verdict)
+
+    async def _repaired(self, verdict: Verdict) -> Response:
+        g = self.guard
+        assert g.remedy is not None
+        steps, start = len(self.log.steps), time.perf_counter()
+        try:
+            repair = await g.remedy.repair(Exchange(self.request, self.answer or Response(""), self.log), verdict)
+        except ImageLeak:
+            raise
+        except Exception as e:  # a third party's remedy may raise anything; a failure is never a result
+            raise _Broken("remedy", e) from e
+        if len(self.log.steps) == steps:
+            self.log.add(Step("repair", _since(start), g.remedy.name, text=repair.response.text))
+        if repair.refused:
+            return self._deliver(repair.response, Action.REFUSED, checked=True)
+        if g.verifier is None:
+            return self._deliver(repair.response, Action.REPAIRED, checked=False)
+        self.log.verifies = True
+        final = await self._detect(g.verifier, repair.request, repair.response, "verifier")
+        if final.label is Label.HARMLESS:
+            return self._deliver(repair.response, Action.REPAIRED, checked=True, final=final)
+        if final.label is Label.UNKNOWN and g.settings.unknown == "harmless":
+            return self._deliver(repair.response, Action.REPAIRED, checked=False, final=final)
+        return self._refused(final)
+
+    async def _detect(self, detector: Detector, request: Request, response: Response, where: str) -> Verdict:
+        steps, start = len(self.log.steps), time.perf_counter()
+        try:
+            verdict = await detector.detect(Exchange(request, response, self.log))
+        except Exception as e:
+            raise _Broken(where, e) from e
+        if len(self.log.steps) == steps:  # the detector recorded no call of its own
+            self.log.add(Step("detect", _since(start), detector.name, images=len(request.images), verdict=verdict))
+        return verdict
+
+    def _failed(self, broken: _Broken) -> Response:
+        failure = f"{broken.where}: {type(broken.cause).__name__}"
+        release = self.guard.settings.failure == "release" and self.verdict is None and self.answer is not None
+        if release and broken.where == "detector":
+            assert self.answer is not None
+            return self._deliver(self.answer, Action.FAILED, checked=False, failure=failure)
+        return self._deliver(self._fixed("failure"), Action.FAILED, checked=True, failure=failure)
+
+    def _refused(self, final: Verdict) -> Response:
+        return self._deliver(self._fixed("refusal"), Action.REFUSED, checked=True, final=final)
+
+    def _fixed(self, template: str) -> Response:
+        """One of our own sentences: no model wrote it, so there is nothing in it to check."""
+        model = self.answer.model if self.answer else self.guard.backend.name
+        text = self.guard.prompts.render(template)
+        return Response(text, finish_reason="content_filter", model=model, usage=Usage(0, 0))
+
+    def _deliver(
+        self,
+        response: Response,
+        action: Action,
+        *,
+        checked: bool,
+        final: Verdict | None = None,
+        failure: str | None = None,
+    ) -> Response:
+        trace = Trace(
+            action=action,
+            defense=self.guard.defense,
+            steps=tuple(self.log.steps),
+            verdict=self.verdict,
+            final_verdict=final,
+            checked=checked,
+            original=self.answer.written if self.answer else None,
+            failure=failure,
+            inner=response.trace,
+        )
+        return replace(response, trace=trace)
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

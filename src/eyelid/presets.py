@@ -1,0 +1,87 @@
+"""The defences by name: DESIGN's table of detectors and remedies, as code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .detectors.cascade import Cascade
+from .detectors.constant import Always
+from .detectors.self_judge import Mode, SelfJudge
+from .errors import ConfigError
+from .guard import Guard, GuardSettings
+from .prompts import PromptSet
+from .protocols import Backend, Detector, Remedy
+from .remedies.eyes_closed import EyesClosed
+from .remedies.refuse import Refuse
+
+#: Defence -> one line for `--help` and reports.
+DEFENSES: dict[str, str] = {
+    "none": "the model as it is; answers are reported as not checked",
+    "ecso": "the model judges its own answer; if harmful, it answers again from a caption, without the image",
+    "protector": "a small trained detector judges; if harmful, a rewriter detoxifies the answer",
+    "hybrid": "the trained detector judges, the model itself where that is uncertain; remedy as in ecso",
+    "blind": "the model never sees an image, only its caption (baseline)",
+    "refuse": "the model judges its own answer; if harmful, a fixed refusal (baseline)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the presets can be tuned by. Styles and modes are those of `SelfJudge` and `EyesClosed`.
+
+    `low` and `high` bound the classifier's uncertain band in hybrid. `verify` False delivers a remedy's answer
+    unjudged, as the published methods do, and says so in the trace.
+    """
+
+    judge_style: Literal["fresh", "continuation"] = "fresh"
+    judge_mode: Mode = "auto"
+    judge_threshold: float = 0.5
+    caption_style: Literal["fresh", "continuation"] = "fresh"
+    low: float = 0.2
+    high: float = 0.8
+    verify: bool = True
+
+
+def build(
+    defense: str,
+    backend: Backend,
+    *,
+    detector: Detector | None = None,
+    rewriter: Backend | None = None,
+    prompts: PromptSet | None = None,
+    settings: GuardSettings | None = None,
+    options: Options | None = None,
+) -> Guard:
+    """Put `defense` around `backend`.
+
+    `detector` is the trained classifier that protector and hybrid need; `rewriter` is the detoxifier's model
+    (default: `backend` itself, without the image). Raises ConfigError for an unknown defence or a missing detector.
+    """
+    if defense not in DEFENSES:
+        raise ConfigError(f"unknown defence {defense!r}", hint=f"known: {', '.join(DEFENSES)}")
+    o = options or Options()
+    judge = SelfJudge(backend, prompts=prompts, style=o.judge_style, mode=o.judge_mode, threshold=o.judge_threshold)
+    eyes_closed = EyesClosed(backend, prompts=prompts, style=o.caption_style)
+
+    def guard(detector: Detector | None, remedy: Remedy | None, verifier: Detector | None) -> Guard:
+        checker = verifier if o.verify else None
+        return Guard(backend, detector, remedy, verifier=checker, settings=settings, prompts=prompts, name=defense)
+
+    if defense == "none":
+        return guard(None, None, None)
+    if defense == "ecso":
+        return guard(judge, eyes_closed, judge)
+    if defense == "blind":
+        return guard(Always(), eyes_closed, None)
+    if defense == "refuse":
+        return guard(judge, Refuse(prompts), None)
+    if detector is None:
+        hint = "install the shipped one (eyelid models) or name one with --detector"
+        raise ConfigError(f"the defence {defense!r} needs a trained detector", hint=hint)
+    if defense == "hybrid":
+        cascade = Cascade(detector, judge, low=o.low, high=o.high)
+        return guard(cascade, eyes_closed, cascade)
+    from .remedies.detoxify import Detoxify
+
+    return guard(detector, Detoxify(rewriter or backend, prompts=prompts), detector)
