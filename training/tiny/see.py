@@ -47,10 +47,11 @@ def main() -> None:
     a.add_argument("--resume", type=Path)
     a.add_argument("--level", type=float, default=0.0)
     a.add_argument("--float32", action="store_true")
+    a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     o = a.parse_args()
     o.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    torch.set_num_threads(os.cpu_count() or 2)
+    torch.set_num_threads(o.threads)
     vocab = Vocabulary(load_tokenizer())
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
     model = Reader(vision_config(), table)
@@ -108,8 +109,8 @@ def main() -> None:
             }
         ema = {k: v if k not in ema else 0.97 * ema[k] + 0.03 * v for k, v in now.items()}
         if step % 20 == 0:
-            if ema["spelled"] > 0.72 and ema["piece"] > 0.5 or p > 0.6:
-                level.value = min(1.0, level.value + 0.012)
+            if ema["piece"] > 0.75 or p > 0.6:
+                level.value = min(1.0, level.value + 0.015)
         if step % 100 == 0:
             row = {"step": step, "minutes": round((time.time() - start) / 60, 1), "level": round(level.value, 3)}
             row |= {"images_per_s": round(100 * o.batch / (time.time() - last), 1)} | {k: round(v, 3) for k, v in ema.items()}

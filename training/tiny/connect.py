@@ -1,0 +1,129 @@
+"""Stage 3, connect: the language model reads pages through the tower, describes them, and does what harmless ones ask.
+
+    python -m training.tiny.connect --data DIR --tower runs/see/last.pt --align runs/align --out runs/connect --minutes 25
+
+The tower is frozen, projector and a second LoRA adapter learn; the first adapter is merged into the frozen base. Text
+rows are mixed in so that what stage 2 taught stays. No page of a benchmark and no harmful page is ever an input here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+
+from .align import prepare
+from .language import load_model, load_tokenizer
+from .lora import batches, new_adapter, run
+from .pages import Vocabulary, random_page, render
+from .rows import Row, answers, chat, clip, harmful_questions, judge, text_rows
+from .topics import FOLLOW, READ, caption_of
+from .tower import Reader, normalise, vision_config
+
+
+def page_rows(made: dict[str, list[tuple[str, str]]], data: Path, vocab: Vocabulary, seed: int, n: int) -> list[Row]:
+    """`n` rows with a page: read, describe, do as it says, judge in its presence. Pages are drawn when used."""
+    from eyelid.fence import Fence
+    from eyelid.prompts import builtin
+
+    rng, prompts = random.Random(seed), builtin("tiny")
+    asks = [(k.split("|", 1), a) for k, a in made["pages"] if a]
+    pairs, questions = answers(data), harmful_questions(data)
+    rng.shuffle(pairs)
+    rows = []
+    for i in range(n):
+        u = rng.random()
+        if u < 0.62:  # read and describe random words
+            page = random_page(vocab, rng, rng.random())
+            text = page.text
+            rows.append(_see(rng, prompts, Fence, page, text))
+            continue
+        (layout, text), answer = asks[rng.randrange(len(asks))]
+        words = text.split()
+        page = render(words, layout, rng, rng.random(), numbered=layout == "figstep")
+        if u < 0.72:
+            rows.append(_see(rng, prompts, Fence, page, page.text))
+        elif u < 0.90:
+            rows.append(chat("follow", answer, rng.choice(FOLLOW), page=page))
+        else:
+            style = rng.random() < 0.4
+            if rng.random() < 0.5:
+                rows.append(judge(prompts, rng.choice(FOLLOW), clip(answer, rng, 250), False, style, page))
+            else:
+                bad = [p for p in pairs[i % 50 :: 50] if p[2]]
+                q, a, _ = rng.choice(bad)
+                rows.append(judge(prompts, rng.choice([q, rng.choice(FOLLOW)]), clip(a, rng, 250), True, style, page))
+    return rows
+
+
+def _see(rng: random.Random, prompts: Any, fence: Any, page: Any, text: str) -> Row:
+    if rng.random() < 0.6:
+        return chat("read", text, rng.choice(READ), page=page)
+    query = rng.choice([*FOLLOW, *READ, "What is this about?", "Can you help me with this?"])
+    turn = prompts.render("caption_fresh", query=fence.new().wrap(query))
+    return chat("caption", caption_of(text), turn, page=page)
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__)
+    a.add_argument("--data", type=Path, default=Path(os.environ.get("EYELID_DATA", "data")))
+    a.add_argument("--tower", type=Path, required=True)
+    a.add_argument("--align", type=Path, required=True)
+    a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--minutes", type=float, default=25)
+    a.add_argument("--rank", type=int, default=16)
+    a.add_argument("--lr", type=float, default=4e-4)
+    a.add_argument("--tokens", type=int, default=2400)
+    a.add_argument("--pages", type=int, default=1500, help="rows with a page per epoch")
+    a.add_argument("--text", type=int, default=500, help="text rows per epoch")
+    a.add_argument("--own", type=Path, help="folder of own_answers.json (default: --align)")
+    a.add_argument("--resume", type=Path, help="an earlier run's folder: its adapter and projector go on")
+    a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    o = a.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(o.threads)
+    tokenizer = load_tokenizer()
+    vocab = Vocabulary(tokenizer)
+    base = load_model()
+    reader = Reader(vision_config(), base.get_input_embeddings().weight.detach()[vocab.classes].clone())
+    reader.load_state_dict(torch.load(o.tower)["model"])
+    if (o.align / "adapter_config.json").exists():
+        base = PeftModel.from_pretrained(base, str(o.align)).merge_and_unload()
+    base = base.to(torch.bfloat16)
+    model = PeftModel.from_pretrained(base, str(o.resume), is_trainable=True) if o.resume else new_adapter(base, o.rank)
+    if o.resume:
+        reader.projector.load_state_dict(torch.load(o.resume / "projector.pt"))
+    made = prepare(o.data, o.own or o.align, 1500, 500)
+    texts = text_rows(o.data, [(q, x) for q, x in made["benign"] if x], [(q, x) for q, x in made["base"] if x])
+
+    def groups(epoch: int) -> Any:
+        rng = random.Random(epoch)
+        rows = page_rows(made, o.data, vocab, 1000 + epoch, o.pages) + rng.sample(texts, min(o.text, len(texts)))
+        return batches(rows, tokenizer, o.tokens, 340, epoch)
+
+    def images(rows: list[Row]) -> torch.Tensor | None:
+        pages = [r["page"].image for r in rows if r["page"] is not None]
+        if not pages:
+            return None
+        pixels = normalise(torch.from_numpy(np.stack([np.asarray(p) for p in pages])))
+        with torch.no_grad():
+            features = reader.features(pixels)
+        return reader.projector(features)  # type: ignore[no-any-return]
+
+    def save() -> None:
+        torch.save(reader.projector.state_dict(), o.out / "projector.pt")
+        (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
+
+    run(model, groups, minutes=o.minutes, lr=o.lr, out=o.out, images=images,
+        extra=list(reader.projector.parameters()), extra_lr=1e-4, save=save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What the language-model stages share: own-answer generation, batching by tokens, loss on targets only, LoRA."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from .rows import Row
+
+IMAGE = "<image>"
+
+
+def prompt_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+@torch.no_grad()
+def own_answers(model: Any, tokenizer: Any, prompts: list[str], max_tokens: int = 64, batch: int = 96) -> list[str]:
+    """The model's greedy answers, cut at the last full sentence or line when they are too long."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out, start = [""] * len(prompts), time.time()
+    for at in range(0, len(order), batch):
+        part = order[at : at + batch]
+        ids = [prompt_ids(tokenizer, [{"role": "user", "content": prompts[i]}]) for i in part]
+        width = max(map(len, ids))
+        x = torch.tensor([[2] * (width - len(s)) + s for s in ids])
+        mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in ids])
+        y = model.generate(input_ids=x, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False,
+                           repetition_penalty=1.1, pad_token_id=2)
+        for i, row in zip(part, y[:, width:], strict=True):
+            text = tokenizer.decode(row, skip_special_tokens=True).strip()
+            if row[-1] != 2 and len(row) == max_tokens:
+                text = text[: max(text.rfind(". "), text.rfind(".\n"), text.rfind("\n"), 20) + 1].strip()
+            out[i] = text
+        print(f"own answers {at + len(part)}/{len(order)} {time.time() - start:.0f} s", flush=True)
+    return out
+
+
+def new_adapter(model: Any, rank: int) -> PeftModel:
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, lora_dropout=0.0))
+
+
+def encode(row: Row, tokenizer: Any, patches: int = 100) -> tuple[list[int], int]:
+    """Token ids and the index where the target begins; an image is `patches` times id -1."""
+    messages = [dict(m) for m in row["messages"]]
+    if row["page"] is not None:
+        first = next(m for m in messages if m["role"] == "user")
+        first["content"] = f"{IMAGE}\n{first['content']}"
+    ids: list[int] = []
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    for i, piece in enumerate(text.split(IMAGE)):
+        ids += ([-1] * patches if i else []) + tokenizer.encode(piece, add_special_tokens=False)
+    start = len(ids)
+    return ids + tokenizer.encode(row["target"], add_special_tokens=False) + [2], start
+
+
+def batches(rows: list[Row], tokenizer: Any, tokens: int, longest: int, seed: int) -> Iterator[list[tuple[Row, list[int], int]]]:
+    """Shuffled batches of similar length, about `tokens` tokens each, padding included."""
+    rng = random.Random(seed)
+    items = [(r, *encode(r, tokenizer)) for r in rows]
+    items = [i for i in items if len(i[1]) <= longest]
+    items.sort(key=lambda i: len(i[1]) + rng.random() * 12)
+    groups: list[list[tuple[Row, list[int], int]]] = [[]]
+    for i in items:
+        if groups[-1] and (len(groups[-1]) + 1) * len(i[1]) > tokens:
+            groups.append([])
+        groups[-1].append(i)
+    rng.shuffle(groups)
+    yield from groups
+
+
+def loss_of(model: PeftModel, batch: list[tuple[Row, list[int], int]], images: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy on target tokens, and per row the loss and whether every target token was the likeliest."""
+    inner = model.base_model.model
+    width = max(len(ids) for _, ids, _ in batch)
+    x = torch.tensor([ids + [2] * (width - len(ids)) for _, ids, _ in batch])
+    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for _, ids, _ in batch])
+    embeds = inner.model.embed_tokens(x.clamp(min=0))
+    if images is not None:
+        embeds = embeds.masked_scatter((x < 0).unsqueeze(-1), images.to(embeds.dtype))
+    hidden = inner.model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+    where = torch.zeros_like(x, dtype=torch.bool)
+    for i, (_, ids, start) in enumerate(batch):
+        where[i, start - 1 : len(ids) - 1] = True
+    logits = F.linear(hidden[where], inner.lm_head.weight).float()
+    target = torch.roll(x, -1, 1)[where]
+    each = F.cross_entropy(logits, target, reduction="none")
+    owner = torch.arange(len(batch)).unsqueeze(1).expand_as(x)[where]
+    count = torch.bincount(owner, minlength=len(batch)).clamp(min=1)
+    per_row = torch.zeros(len(batch)).index_add(0, owner, each.detach()) / count
+    wrong = torch.zeros(len(batch)).index_add(0, owner, (logits.argmax(-1) != target).float())
+    # Short targets (a verdict is one word) count as much as long answers' parts do.
+    weight = count.float().rsqrt()[owner]
+    return (each * weight).sum() / weight.sum(), per_row, wrong == 0
+
+
+class Meter:
+    """Running means per kind of row."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, kind: str, loss: float, right: bool) -> None:
+        s = self.sums.setdefault(kind, [0.0, 0.0, 0.0])
+        for i, v in enumerate((loss, float(right), 1.0)):
+            s[i] = 0.98 * s[i] + v
+
+    def show(self) -> str:
+        return "  ".join(f"{k} {a / n:.2f}/{b / n:.2f}" for k, (a, b, n) in sorted(self.sums.items()))
+
+
+def run(model: PeftModel, groups: Callable[[int], Iterator[list[tuple[Row, list[int], int]]]], *, minutes: float, lr: float,
+        out: Path, images: Callable[[list[Row]], torch.Tensor | None] = lambda rows: None,
+        extra: list[torch.nn.Parameter] | None = None, extra_lr: float = 1e-4, save: Callable[[], None] | None = None) -> None:
+    """Train for `minutes` with a linear warm-up and decay in time; a checkpoint every three minutes."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    opt = torch.optim.AdamW([{"params": params, "base": lr}, {"params": extra or [], "base": extra_lr}], lr=lr, weight_decay=0.0, betas=(0.9, 0.98))
+    meter, start, step, tokens, saved, epoch = Meter(), time.time(), 0, 0, time.time(), 0
+    while True:
+        for batch in groups(epoch):
+            p = (time.time() - start) / (60 * minutes)
+            if p >= 1:
+                model.save_pretrained(str(out))
+                if save:
+                    save()
+                return
+            for g in opt.param_groups:
+                g["lr"] = g["base"] * min(1.0, (step + 1) / 40) * (1 - p) + 1e-7
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, per_row, right = loss_of(model, batch, images([r for r, _, _ in batch]))
+            opt.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([*params, *(extra or [])], 1.0)
+            opt.step()
+            step, tokens = step + 1, tokens + sum(len(i) for _, i, _ in batch)
+            for (row, _, _), a, b in zip(batch, per_row.tolist(), right.tolist(), strict=True):
+                meter.add(row["kind"], a, b)
+            if step % 20 == 0:
+                print(f"step {step} epoch {epoch} {60 * minutes * p:.0f} s {tokens / (time.time() - start):.0f} tok/s  {meter.show()}", flush=True)
+            if time.time() - saved > 180:
+                saved = time.time()
+                model.save_pretrained(str(out))
+                if save:
+                    save()
+        epoch += 1

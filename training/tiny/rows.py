@@ -1,0 +1,127 @@
+"""Training rows: chats with a target. Texts from public sets whose licence allows training, and from `topics`.
+
+A row is a dict: `messages` (OpenAI-like, text only), `target`, `kind`, and for pages `page` = (layout, words).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from eyelid.fence import Fence
+from eyelid.prompts import PromptSet, builtin
+
+from .topics import FOLLOW, REFUSALS
+
+Row = dict[str, Any]
+REFUSED = re.compile(r"\b(can't|cannot|can not|won't|unable|sorry|not able|illegal|unethical|dangerous)\b", re.I)
+
+
+def chat(kind: str, target: str, *turns: str, system: str | None = None, page: Any = None) -> Row:
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(turns)]
+    return {"kind": kind, "messages": messages, "target": target, "page": page}
+
+
+def harmful_questions(data: Path) -> list[str]:
+    """Every question of the sets marked "train" that should be refused."""
+    red = data / "red_instruct"
+    out = json.loads((red / "adversarialqa.json").read_text()) + json.loads((red / "dangerousqa.json").read_text())
+    for name in ("catqa_english", "harmfulqa"):
+        stack = [json.loads((red / f"{name}.json").read_text())]
+        while stack:
+            x = stack.pop()
+            if isinstance(x, str):
+                out.append(x)
+            else:
+                stack.extend(x.values() if isinstance(x, dict) else x)
+    for path in sorted((data / "do_not_answer").glob("*.jsonl")):
+        out += [json.loads(line)["prompt"] for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in (data / "jailbreakbench/artifacts.jsonl").read_text().splitlines()]
+    out += sorted({r["goal"] for r in rows})
+    return list(dict.fromkeys(q.strip() for q in out if isinstance(q, str) and 10 < len(q) < 200))
+
+
+def as_command(question: str, rng: random.Random) -> str | None:
+    """ "How can I X?" as the terse phrase that pages carry: "Steps to X." """
+    m = re.match(r"(?:how (?:can|do|could|would|should) (?:i|you|we|one|someone|a person|people)|what (?:is|are) the best ways? to)"
+                 r" (.{5,90}?)\??$", question, re.I)
+    return f"{rng.choice(['Steps to', 'Methods to', 'Ways to', 'Guide to'])} {m[1]}." if m else None
+
+
+def answers(data: Path) -> list[tuple[str, str, bool]]:
+    """(question, answer, harmful) from the labelled sets marked "train"."""
+    out = []
+    for line in (data / "jailbreakbench/artifacts.jsonl").read_text().splitlines():
+        r = json.loads(line)
+        if r["response"]:
+            out.append((r["goal"], r["response"], str(r["jailbroken"]) == "True"))
+    goals = sorted({q for q, _, _ in out})
+    rng = random.Random(5)
+    with (data / "gptfuzz/train.csv").open(newline="", encoding="utf-8") as f:
+        for r in csv.DictReader(f):
+            if r["Response"].isascii():  # the base model knows little but English
+                out.append((rng.choice(goals), r["Response"], r["label"] == "1"))
+    return out
+
+
+def judge(prompts: PromptSet, question: str, answer: str, harmful: bool, continuation: bool, page: Any = None) -> Row:
+    label = prompts.harmful if harmful else prompts.harmless
+    if continuation:
+        return chat("judge", label, question, answer, prompts.render("judge_continuation"), page=page)
+    f, g = Fence.new(), Fence.new()
+    turn = prompts.render("judge_fresh", query=f.wrap(question), response=g.wrap(answer))
+    return chat("judge", label, turn, page=page)
+
+
+def closed(prompts: PromptSet, caption: str, query: str, target: str, kind: str) -> Row:
+    """The request that EyesClosed makes: a caption where the image was."""
+    turn = prompts.render("image_caption", caption=Fence.new().wrap(caption)) + "\n" + query
+    return chat(kind, target, turn, system=prompts.render("safe_system"))
+
+
+def clip(text: str, rng: random.Random, most: int = 420) -> str:
+    return text.strip()[: rng.randint(60, most)]
+
+
+def text_rows(data: Path, benign: list[tuple[str, str]], base: list[tuple[str, str]], seed: int = 0) -> list[Row]:
+    """Stage 2's rows. `benign` and `base` are (question, own answer) of the untrained model, to harmless and to harmful
+    questions; the latter only ever appear as something to be judged or detoxified."""
+    from .topics import caption_of
+
+    rng, prompts = random.Random(seed), builtin("tiny")
+    rows: list[Row] = []
+    questions = harmful_questions(data)
+    for q in questions:
+        forms = [q] + ([c] if (c := as_command(q, rng)) else [])
+        for form in forms:
+            rows.append(chat("refuse", rng.choice(REFUSALS), form))
+        if len(forms) == 2:
+            command, follow = forms[1], rng.choice(FOLLOW)
+            text = rng.choice([command + " 1. 2. 3.", command.lower().removesuffix(".")])
+            rows.append(closed(prompts, caption_of(text), follow, rng.choice(REFUSALS), "refuse_closed"))
+    for q, a in benign:
+        rows.append(chat("benign", a, q))
+    for q, a in benign[::4]:
+        text = rng.choice([q, q + " 1. 2. 3."])
+        rows.append(closed(prompts, caption_of(text), rng.choice(FOLLOW), a, "benign_closed"))
+    pairs = answers(data)
+    rng.shuffle(pairs)
+    judged = [(q, a, True) for q, a, bad in pairs if bad][:700] + [(q, a, True) for q, a in base if not REFUSED.search(a)]
+    judged += [(q, a, False) for q, a, bad in pairs if not bad][:450]
+    judged += [(rng.choice(questions), rng.choice(REFUSALS), False) for _ in range(250)]
+    judged += [(q, a, False) for q, a in benign[:600]]
+    judged += [(rng.choice(FOLLOW), a, False) for _, a in benign[600:900]]
+    judged += [(rng.choice(FOLLOW), a, True) for _, a in base if not REFUSED.search(a)]
+    for q, a, bad in judged:
+        rows.append(judge(prompts, q, clip(a, rng), bad, rng.random() < 0.4))
+    for q, a in base[:300]:
+        f, g = Fence.new(), Fence.new()
+        turn = prompts.render("detoxify", query=f.wrap(q), response=g.wrap(clip(a, rng)))
+        rows.append(chat("detoxify", rng.choice(REFUSALS), turn))
+    rng.shuffle(rows)
+    return rows
