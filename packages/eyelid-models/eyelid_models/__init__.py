@@ -1,0 +1,1 @@
+"""Weights for Eyelid: one folder a model, each with a manifest.json. Data only; `eyelid.models` finds and checks it."""

@@ -1,0 +1,5 @@
+"""`python -m eyelid` is `eyelid`."""
+
+from .cli import main
+
+raise SystemExit(main())

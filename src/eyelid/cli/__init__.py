@@ -1,0 +1,92 @@
+"""The command line: guard | demo | models. Parses, runs one command, and turns every error into words and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from ..errors import EyelidError
+from .exits import CODES, EPILOG, INTERNAL, INTERRUPTED, PIPE
+
+#: Command -> (module with `arguments(parser)` and `run(args)`, what it does). Modules load when their command runs.
+COMMANDS = {
+    "guard": ("eyelid.cli.guard", "guard one chat about images, and show what happened"),
+    "demo": ("eyelid.cli.demo", "guard an attack image and a benign one, undefended and defended side by side"),
+    "models": ("eyelid.cli.models", "list the installed models: origin, licence, size, hash"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code (see `exits`). Only argparse's own exits raise SystemExit."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = parser(given).parse_args(given)
+    debug = os.environ.get("EYELID_DEBUG") == "1"
+    try:
+        code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("\neyelid: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE
+    except EyelidError as e:
+        if debug:
+            raise
+        return _report(e, as_json=getattr(args, "json", False))
+    except Exception as e:  # noqa: BLE001 - the last line of defence: a person never meets a stack trace
+        if debug:
+            raise
+        print(f"eyelid: internal error ({type(e).__name__}); this is a defect", file=sys.stderr)
+        print("  hint: EYELID_DEBUG=1 shows where it happened; please report it", file=sys.stderr)
+        return INTERNAL
+
+
+def parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser; only the commands that stand in `given` get their arguments, as the others need not be loaded."""
+    top = argparse.ArgumentParser(
+        prog="eyelid",
+        description="Protects multimodal LLMs at inference time.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"eyelid {importlib.metadata.version('eyelid')}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, about) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if name in given:
+            importlib.import_module(module).arguments(command)
+    return top
+
+
+def _report(error: EyelidError, *, as_json: bool) -> int:
+    """Say what went wrong on stderr and, where one JSON object was promised, as that object on stdout too."""
+    code = next(c for kind, c in CODES if isinstance(error, kind))
+    if as_json:
+        about = {"type": type(error).__name__, "message": error.message, "hint": error.hint, "retryable": error.retryable}
+        print(json.dumps({"error": about, "exit": code}))
+    _say(sys.stderr, f"eyelid: {error.message}")
+    if error.hint:
+        _say(sys.stderr, f"  hint: {error.hint}")
+    return code
+
+
+def _say(stream: TextIO, line: str) -> None:
+    from .text import printable
+
+    print(printable(line).encode("utf-8", "backslashreplace").decode(), file=stream)

@@ -1,0 +1,5 @@
+"""`python -m eyelid.cli` is `eyelid`."""
+
+from . import main
+
+raise SystemExit(main())

@@ -1,0 +1,161 @@
+"""The account of a guarded answer: as JSON, as notes, and as sentences. Pure functions of what the trace holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from ..types import Action, Label, Step, Trace, Verdict
+from .session import Answer
+
+#: Failed part's error -> what a person can do about it.
+ADVICE = {
+    "Unsupported": "the model lacks something the detector needs, such as log-probabilities; try judge_mode: auto",
+    "BackendUnavailable": "the model's server could not be reached while the answer was being checked; try again",
+    "BackendTimeout": "the model took too long while the answer was being checked; try again",
+    "BackendRejected": "the model's server refused a request of the guard; is the context length too short?",
+}
+
+
+def trace(answer: Answer) -> Trace:
+    """The answer's trace: every answer of this command line went through a guard."""
+    found = answer.response.trace
+    if found is None:
+        raise TypeError("an answer without a trace did not come from a guard")
+    return found
+
+
+def action(answer: Answer) -> Action:
+    return trace(answer).action
+
+
+def dump(record: object) -> str:
+    """One line of JSON in ASCII: valid in any locale, and without characters that steer a terminal."""
+    return json.dumps(record)
+
+
+def record(answer: Answer) -> dict[str, object]:
+    """What `--json` prints; the keys are described in docs."""
+    t, r = trace(answer), answer.response
+    return {
+        "text": r.text,
+        "action": str(t.action),
+        "checked": t.checked,
+        "failure": t.failure,
+        "verdict": _verdict(t.verdict),
+        "final_verdict": _verdict(t.final_verdict),
+        "original": t.original,
+        "defense": answer.defense,
+        "model": answer.model,
+        "finish_reason": r.finish_reason,
+        "milliseconds": round(answer.milliseconds, 1),
+        "steps": [_step(s) for s in t.steps],
+    }
+
+
+def notes(answer: Answer) -> Iterator[str]:
+    """What a reader of the bare text must know; nothing when the answer was checked and passed."""
+    t = trace(answer)
+    why = f" ({_found(t.verdict)})" if t.verdict else ""
+    if t.action is Action.REPAIRED:
+        yield f"repaired by {answer.defense}{why}"
+    elif t.action is Action.REFUSED:
+        yield f"refused by {answer.defense}{why}"
+    elif t.action is Action.FAILED:
+        yield f"the guard failed ({t.failure}); the answer was {'withheld' if t.checked else 'delivered unchecked'}"
+        if advice := ADVICE.get((t.failure or "").rpartition(": ")[2]):
+            yield advice
+    if not t.checked and t.action is not Action.FAILED:
+        yield "this text was not checked by a detector"
+
+
+def caveat(answer: Answer) -> str:
+    return "" if trace(answer).checked else ", not checked"
+
+
+def story(answer: Answer) -> Iterator[str]:
+    """What happened, a sentence a step, then the outcome."""
+    t = trace(answer)
+    for s in t.steps:
+        yield from _sentences(s)
+    final = {
+        Action.PASSED: "The answer was delivered as it was" + ("." if t.checked else ", not checked by any detector."),
+        Action.REPAIRED: "The new answer was delivered" + ("." if t.checked else ", not checked by any detector."),
+        Action.REFUSED: "The answer was withheld and refused.",
+        Action.FAILED: f"The guard itself failed ({t.failure}); the answer was "
+        + ("withheld." if t.checked else "delivered unchecked."),
+    }
+    yield final[t.action]
+    if t.action is Action.FAILED and (advice := ADVICE.get((t.failure or "").rpartition(": ")[2])):
+        yield f"{advice[0].upper()}{advice[1:]}."
+
+
+def totals(answer: Answer) -> str:
+    """Calls, tokens and time in one line. A step without token counts makes no claim about tokens."""
+    steps = trace(answer).steps
+    calls = [s for s in steps if s.usage.prompt_tokens is not None]
+    tokens_in = sum(s.usage.prompt_tokens or 0 for s in calls)
+    tokens_out = sum(s.usage.completion_tokens or 0 for s in calls)
+    tokens = f", {tokens_in} tokens in, {tokens_out} out" if calls else ""
+    return f"{len(steps)} step{'s' * (len(steps) != 1)}{tokens}, {answer.milliseconds / 1000:.1f} s"
+
+
+def _sentences(s: Step) -> Iterator[str]:
+    seen = f"{s.images} image{'s' * (s.images != 1)}"
+    if s.error:
+        yield f"{_NAMES[s.role].capitalize()} broke: {s.error}."
+        return
+    if s.role == "answer":
+        yield f"{s.model} answered, seeing {seen}." if s.images else f"{s.model} answered."
+    elif s.role == "caption":
+        yield "Eyes closed: the model described an image for the question."
+    elif s.role == "safe_answer":
+        yield "It answered again from the description, without any image."
+    elif s.role == "detoxify":
+        yield f"{s.model} rewrote the answer."
+    elif s.role == "repair":
+        yield f"The remedy {s.model} took the answer's place."
+    if s.verdict:
+        yield f"{_found(s.verdict).capitalize()}{', of the new answer' if s.verifies else ''}."
+    elif s.role in ("judge", "classify", "detect"):
+        yield "The judge was asked."
+
+
+def _found(v: Verdict) -> str:
+    if v.label is Label.UNKNOWN or v.harm is None:
+        return f"{v.detector} could not say" + (f": {v.reason}" if v.reason else "")
+    limit = f", harmful from {v.threshold:.2f}" if v.threshold is not None else ""
+    return f"{v.detector} found it {v.label} (harm {v.harm:.2f}{limit})"
+
+
+def _verdict(v: Verdict | None) -> dict[str, object] | None:
+    if v is None:
+        return None
+    return {"harm": v.harm, "label": str(v.label), "detector": v.detector, "threshold": v.threshold, "reason": v.reason}
+
+
+def _step(s: Step) -> dict[str, object]:
+    return {
+        "role": s.role,
+        "model": s.model,
+        "milliseconds": round(s.milliseconds, 1),
+        "prompt_tokens": s.usage.prompt_tokens,
+        "completion_tokens": s.usage.completion_tokens,
+        "cached_tokens": s.usage.cached_tokens,
+        "images": s.images,
+        "verdict": _verdict(s.verdict),
+        "verifies": s.verifies,
+        "error": s.error,
+    }
+
+
+_NAMES = {
+    "answer": "the model's answer",
+    "judge": "the judge",
+    "classify": "the classifier",
+    "detect": "the detector",
+    "caption": "the description of an image",
+    "safe_answer": "the answer without images",
+    "detoxify": "the rewriter",
+    "repair": "the remedy",
+}

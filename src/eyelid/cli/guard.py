@@ -1,0 +1,90 @@
+"""`eyelid guard`: one chat about images under a defence, or under several side by side."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from .. import images
+from ..errors import InputError
+from ..types import Action, ImagePart, Message, Request, system, user
+from . import account, render, session
+from .exits import ANSWERED, FAILED, REFUSED
+from .text import prompt_text
+
+EXIT = {Action.PASSED: ANSWERED, Action.REPAIRED: ANSWERED, Action.REFUSED: REFUSED, Action.FAILED: FAILED}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", action="append", default=[], metavar="FILE|URL", help="an image; may be repeated")
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="the question; - reads standard input")
+    parser.add_argument("--system", metavar="TEXT", help="a system message")
+    session.arguments(parser)
+    parser.add_argument("--compare", metavar="A,B,...", help="several defences side by side, the model loaded once")
+    parser.add_argument("--allow-private-urls", action="store_true", help="also fetch images from private addresses")
+    parser.add_argument("--show-original", action="store_true", help="show the model's own answer even if it was withheld")
+
+
+def run(args: argparse.Namespace) -> int:
+    conf = session.settings(args)
+    if args.allow_private_urls:
+        conf = dataclasses.replace(conf, fetch=dataclasses.replace(conf.fetch, allow_private=True))
+    names = _compared(args.compare) if args.compare is not None else [session.defense(args, conf)]
+    text = prompt_text(args.prompt)
+    if any(names.count(n) > 1 for n in names):
+        raise InputError("a defence stands twice in --compare", hint="name each once")
+    pictures = asyncio.run(_load(args.image, conf.images, conf.fetch)) if args.image else []
+    messages: tuple[Message, ...] = (user(*pictures, text),)
+    if args.system:
+        messages = (system(prompt_text(args.system) if args.system != "-" else args.system), *messages)
+    request = Request(messages, max_tokens=args.max_tokens)
+    answers: list[session.Answer] = []
+    session.run(session.Session(conf, names), lambda _: ((request, n) for n in names), answers.append)
+    if args.compare is not None:
+        _show_compared(args, answers)
+        return FAILED if any(account.action(a) is Action.FAILED for a in answers) else ANSWERED
+    (answer,) = answers
+    _show(args, answer)
+    return EXIT[account.action(answer)]
+
+
+async def _load(
+    sources: Sequence[str], policy: images.ImagePolicy, fetch: images.FetchPolicy
+) -> list[ImagePart]:
+    with session.busy("reading the images"):
+        return [await images.load(source, policy, fetch) for source in sources]
+
+
+def _compared(given: str) -> list[str]:
+    names = [n.strip() for n in given.split(",") if n.strip()]
+    if not names:
+        raise InputError("--compare names no defence", hint="for example --compare none,ecso,hybrid")
+    return [session.known(n) for n in names]
+
+
+def _show(args: argparse.Namespace, answer: session.Answer) -> None:
+    if args.json:
+        print(account.dump(account.record(answer)))
+    elif (console := Console()).is_terminal:
+        render.account(console, answer, show_original=args.show_original)
+    else:
+        print(answer.response.text)
+        if args.show_original and answer.response.trace and answer.response.trace.original is not None:
+            print(f"original: {answer.response.trace.original}", file=sys.stderr)
+        for line in account.notes(answer):
+            session.note(line)
+
+
+def _show_compared(args: argparse.Namespace, answers: Sequence[session.Answer]) -> None:
+    if args.json:
+        print(account.dump([account.record(a) for a in answers]))
+    elif (console := Console()).is_terminal:
+        render.compared(console, answers)
+    else:
+        for answer in answers:
+            print(f"== {answer.defense}: {account.action(answer)}{account.caveat(answer)}\n{answer.response.text}\n")

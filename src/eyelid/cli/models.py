@@ -1,0 +1,108 @@
+"""`eyelid models`: what is installed, where from, and whether the files are the published ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .. import models
+from .exits import ANSWERED, MISSING
+from .text import printable
+
+#: The models that Eyelid uses by default.
+EXPECTED = ("tiny", "detector")
+STATES = {
+    "ok": ("as published", "green"),
+    "missing": ("missing", "yellow"),
+    "size": ("changed (size)", "red"),
+    "sha256": ("changed (hash)", "red"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A file of a model and what was found of it. `bytes` is its real size, None if it is not there."""
+
+    model: models.Manifest
+    file: models.File
+    package: str
+    version: str
+    licence: str
+    bytes: int | None
+    state: str
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON list, with full hashes and what is measured")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0 when everything is there and is what was published, else 6."""
+    found = models.installed()
+    rows = [row for m in found for row in _rows(m)]
+    absent = [name for name in EXPECTED if not models.has(name)]
+    if args.json:
+        missing = [{"name": name, "installed": False} for name in absent]
+        print(json.dumps([*(_record(m, [r for r in rows if r.model is m]) for m in found), *missing]))
+    else:
+        _show(rows)
+        for name in absent:
+            print(f"{name}: not installed\n  hint: {models.INSTALL[models.DATA_PACKAGE]}")
+    for package in sorted({r.package for r in rows if r.state != "ok"}):
+        print(f"hint: {package}: {models.how_to_install(package)}", file=sys.stderr)
+    return ANSWERED if not absent and all(r.state == "ok" for r in rows) else MISSING
+
+
+def _rows(m: models.Manifest) -> list[Row]:
+    rows = []
+    for file in m.all_files:
+        package = m.base_package if file is m.base else m.package
+        version, licence = models.distribution(package)
+        size = file.path.stat().st_size if file.path.is_file() else None
+        licence = licence if file is m.base else m.licence
+        rows.append(Row(m, file, package.replace("_", "-"), version, licence, size, models.check(file)))
+    return rows
+
+
+def _record(m: models.Manifest, rows: Sequence[Row]) -> dict[str, object]:
+    told = {k: m.raw[k] for k in ("data", "command", "figures") if k in m.raw}
+    files = [
+        {
+            "file": r.file.name,
+            "package": r.package,
+            "package_version": r.version,
+            "licence": r.licence,
+            "path": str(r.file.path),
+            "bytes": r.bytes,
+            "sha256": r.file.sha256,
+            "state": r.state,
+        }
+        for r in rows
+    ]
+    return {"name": m.name, "installed": True, "version": m.version, "licence": m.licence, **told, "files": files}
+
+
+def _show(rows: Sequence[Row]) -> None:
+    console = Console()
+    if not console.is_terminal:  # a reader of a file has no width
+        console = Console(width=200)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for name in ("model", "file", "from", "licence", "MB", "sha256", "state"):
+        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
+    last: models.Manifest | None = None
+    for r in rows:
+        name = "" if r.model is last else f"{r.model.name} {r.model.version}"
+        size = "-" if r.bytes is None else f"{r.bytes / 1e6:.1f}"
+        cells = (name, r.file.name, f"{r.package} {r.version}".strip(), r.licence, size, r.file.sha256[:12])
+        words, colour = STATES[r.state]
+        table.add_row(*(Text(printable(c)) for c in cells), Text(words, style=colour))
+        last = r.model
+    if rows:
+        console.print(table)

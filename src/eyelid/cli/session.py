@@ -1,0 +1,151 @@
+"""What guard and demo share: flags and configuration into open models, requests through defences, answers out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from .. import assemble, config, models, prompts, specs
+from ..errors import ConfigError
+from ..presets import DEFENSES
+from ..prompts import PromptSet
+from ..protocols import Backend, Detector
+from ..types import Request, Response
+from .text import positive
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """One request's outcome under one defence. `milliseconds` is the whole request's wall time."""
+
+    defense: str
+    model: str
+    response: Response
+    milliseconds: float
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a model and a defence."""
+    parser.add_argument("--model", metavar="SPEC", help="which model (default: tiny, or the configuration's); see below")
+    about = "; ".join(f"{name}: {line}" for name, line in DEFENSES.items())
+    parser.add_argument("--defense", metavar="NAME", help=f"default: hybrid, or ecso where no detector is there. {about}")
+    parser.add_argument("--detector", metavar="SPEC", help="the trained detector (default: the shipped one)")
+    parser.add_argument("--prompts", metavar="FILE.toml", help="a prompt set in place of the shipped one")
+    parser.add_argument("--config", metavar="FILE.yaml", help="a configuration file; flags win over it")
+    parser.add_argument("--max-tokens", metavar="N", type=positive, default=256, help="longest answer (default 256)")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else on standard output")
+
+
+def settings(args: argparse.Namespace) -> config.Config:
+    """The configuration with the flags laid over it."""
+    found = config.load(args.config) if args.config else config.Config()
+    if args.model:  # nothing of the configured model, least of all its key, may reach another one
+        found = dataclasses.replace(found, model=config.ModelConfig(args.model))
+    if args.detector:
+        found = dataclasses.replace(found, defense=dataclasses.replace(found.defense, detector=args.detector))
+    if args.prompts:
+        found = dataclasses.replace(found, prompts=Path(args.prompts))
+    specs.parse(found.model.spec)
+    return found
+
+
+def defense(args: argparse.Namespace, conf: config.Config) -> str:
+    """The defence to use; says so where the default had to give way."""
+    given: str | None = args.defense or conf.defense.name
+    if given:
+        return known(given)
+    if conf.defense.detector or models.has("detector"):
+        return "hybrid"
+    note("no trained detector is installed, so the defence is ecso (hybrid is the default with one)")
+    return "ecso"
+
+
+def known(name: str) -> str:
+    if name not in DEFENSES:
+        raise ConfigError(f"unknown defence {name!r}", hint=f"known: {', '.join(DEFENSES)}")
+    return name
+
+
+class Session:
+    """A model that is loaded once, and the defences around it. Close it with `close`."""
+
+    def __init__(self, conf: config.Config, defenses: Sequence[str]):
+        self.conf = conf
+        self.detector: Detector | None = None
+        self.rewriter: Backend | None = None
+        spec = conf.model.spec
+        # The light checks first: nobody waits for a model only to read that a file is missing.
+        self.prompts: PromptSet | None = prompts.load(conf.prompts) if conf.prompts else specs.prompts_for(spec)
+        if assemble.TRAINED & set(defenses):
+            with busy("loading the detector"):
+                self.detector = assemble.trained_detector(conf.defense.detector)
+        with busy(f"loading {spec}"):
+            self.backend = specs.open_backend(spec, **conf.model.arguments())
+            if conf.defense.rewriter:
+                self.rewriter = specs.open_backend(conf.defense.rewriter)
+
+    async def ask(self, request: Request, defense: str) -> Answer:
+        """Answer `request` under `defense`. Raises what the guard raises."""
+        guard = assemble.assemble(
+            self.backend,
+            defense,
+            detector=self.detector,
+            rewriter=self.rewriter,
+            prompts=self.prompts,
+            settings=self.conf.defense.settings,
+            options=self.conf.defense.options,
+        )
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        with busy(f"{self.backend.name} answers, {_guarded(defense)}"):
+            response = await guard.generate(request)
+        return Answer(defense, self.backend.name, response, (loop.time() - start) * 1000)
+
+    async def close(self) -> None:
+        await self.backend.aclose()
+        if self.rewriter:
+            await self.rewriter.aclose()
+
+
+def run(session: Session, work: Callable[[Session], Iterator[tuple[Request, str]]], each: Callable[[Answer], None]) -> None:
+    """Ask for every (request, defence) in turn, hand each answer over as it comes, and close the session."""
+
+    async def go() -> None:
+        try:
+            for request, name in work(session):
+                each(await session.ask(request, name))
+        finally:
+            await session.close()
+
+    asyncio.run(go())
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show that something takes its time: a spinner on a terminal's stderr, else nothing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    from rich.text import Text
+
+    with console.status(Text(what)):
+        yield
+
+
+def note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _guarded(defense: str) -> str:
+    return "undefended" if defense == "none" else f"guarded by {defense}"

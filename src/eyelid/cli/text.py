@@ -1,0 +1,45 @@
+"""Text between a person and a model: what comes in is checked, what goes to a terminal cannot steer it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from ..errors import InputError
+
+MAX_PROMPT_BYTES = 4 << 20
+
+# A model's answer may hold escape sequences that move the cursor, rename the window or forge lines already printed.
+# Bidirectional overrides reorder what is seen; both are shown as the replacement character.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """`text` without characters that steer a terminal. Newlines and tabs stay; a carriage return ends a line."""
+    return _STEERING.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def prompt_text(given: str) -> str:
+    """The prompt: `given`, or standard input for "-". Raises InputError if it is empty, huge or not UTF-8."""
+    if given == "-":
+        data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
+        if len(data) > MAX_PROMPT_BYTES:
+            raise InputError(f"the prompt is over {MAX_PROMPT_BYTES >> 20} MiB", hint="shorten it")
+    else:
+        data = given.encode("utf-8", "surrogateescape")  # how Python holds argument bytes that are not UTF-8
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        problem = f"the prompt is not valid UTF-8 (byte {e.start} of {len(data)})"
+        raise InputError(problem, hint="convert it first, for example with iconv -t UTF-8") from None
+    if not text.strip():
+        raise InputError("the prompt is empty", hint="give one with --prompt TEXT, or --prompt - for standard input")
+    return text
+
+
+def positive(given: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    if not given.isascii() or not given.isdigit() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a whole number of at least 1")
+    return int(given)

@@ -1,0 +1,271 @@
+"""The configuration file: YAML to frozen objects. Unknown keys are refused; every error names file, line and column.
+
+    model: openai:http://127.0.0.1:8000/v1#my-model     # or a table: spec, api_key, options
+    defense:
+      name: hybrid
+      judge_threshold: 0.4
+      unknown: refuse
+    prompts: my-prompts.toml
+    fetch: {allow_private: false}
+
+The keys are the fields of the classes below and of the classes that they name, so a part that gains a parameter gains its
+key. `${NAME}` is read from the environment in secrets only. Paths are relative to the configuration file; model and
+detector specs are as on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import types as python_types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn
+
+import yaml
+
+from .errors import ConfigError, EyelidError
+from .guard import GuardSettings
+from .images import FetchPolicy, ImagePolicy
+from .presets import Options
+
+#: A configuration is written by hand; anything larger is a mistake.
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that must not be shown; `reveal` it where it is used."""
+
+    reveal: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A model spec, with the key for its server and options for its backend's constructor."""
+
+    SHORT: ClassVar[str] = "spec"
+    spec: str = "tiny"
+    api_key: Secret | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, object]:
+        """The options of `eyelid.specs.open_backend`."""
+        return dict(self.options) | ({"api_key": self.api_key.reveal} if self.api_key else {})
+
+
+@dataclass(frozen=True, slots=True)
+class DefenseConfig:
+    """Which defence, what it is tuned by (`presets.Options`) and its policies (`guard.GuardSettings`)."""
+
+    SHORT: ClassVar[str] = "name"
+    name: Literal["none", "ecso", "protector", "hybrid", "blind", "refuse"] | None = None
+    detector: str | None = None
+    rewriter: str | None = None
+    options: Options = field(default_factory=Options, metadata={"flat": True})
+    settings: GuardSettings = field(default_factory=GuardSettings, metadata={"flat": True})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration; without a file, these defaults."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    defense: DefenseConfig = field(default_factory=DefenseConfig)
+    prompts: Path | None = None
+    images: ImagePolicy = field(default_factory=ImagePolicy)
+    fetch: FetchPolicy = field(default_factory=FetchPolicy)
+
+
+def load(path: str | Path) -> Config:
+    """Read a configuration file. Raises ConfigError naming the file and the place of the fault."""
+    path = Path(path)
+    try:
+        with path.open("rb") as f:
+            data = f.read(MAX_BYTES + 1)
+    except OSError as e:
+        hint = "check the path"
+        raise ConfigError(f"cannot read the configuration {str(path)!r}: {e.strerror}", hint=hint) from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is over {MAX_BYTES} bytes", hint="is it the right file?")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {e.start})", hint="save it as UTF-8") from None
+    return parse(text, source=str(path), folder=path.parent)
+
+
+def parse(
+    text: str, *, source: str = "configuration", folder: Path = Path(), environ: Mapping[str, str] | None = None
+) -> Config:
+    """Read a configuration from a text. `folder` is what relative paths in it are relative to."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as e:
+        place = _place(source, e.problem_mark) if e.problem_mark else source
+        raise ConfigError(f"{place}: {e.problem}", hint="this is not valid YAML") from None
+    except (yaml.YAMLError, RecursionError) as e:
+        fault = "nested too deeply" if isinstance(e, RecursionError) else str(e).splitlines()[0]
+        raise ConfigError(f"{source}: {fault}", hint="this is not valid YAML") from None
+    if node is None:
+        return Config()
+    bound: Config = _Binder(source, folder, os.environ if environ is None else environ).bind(node, Config, "")
+    return bound
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases: a few lines of them can stand for gigabytes, or for themselves."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
+        return super().compose_node(parent, index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Binder:
+    """Turns YAML nodes into the values that type annotations ask for; nodes know their line and column."""
+
+    source: str
+    folder: Path
+    environ: Mapping[str, str]
+
+    def bind(self, node: yaml.Node, kind: Any, where: str) -> Any:
+        origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+        if origin in (typing.Union, python_types.UnionType):
+            if _is_null(node):
+                return None
+            return self.bind(node, next(a for a in arguments if a is not type(None)), where)
+        if kind is Secret:
+            return Secret(self._secret(node, where))
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            return self._table(node, kind, where)
+        if origin is Literal:
+            value = self._scalar(node, str, where)
+            if value not in arguments:
+                self._fail(node, f"{where} must be one of {', '.join(map(str, arguments))}", _near(value, arguments))
+            return value
+        if origin in (tuple, frozenset):
+            if not isinstance(node, yaml.SequenceNode):
+                self._fail(node, f"{where} must be a list", "write [a, b]")
+            return origin(self.bind(n, arguments[0], f"{where}[{i}]") for i, n in enumerate(node.value))
+        if kind is Path:
+            return self.folder / Path(self._scalar(node, str, where)).expanduser()
+        if isinstance(kind, type) and kind in (str, int, float, bool):
+            return self._scalar(node, kind, where)
+        return self._free(node, where)
+
+    def _table(self, node: yaml.Node, kind: type, where: str) -> object:
+        if isinstance(node, yaml.ScalarNode) and (short := getattr(kind, "SHORT", None)) and not _is_null(node):
+            return kind(**{short: self.bind(node, typing.get_type_hints(kind)[short], where)})
+        values: dict[type, dict[str, object]] = {}
+        places = _places(kind)
+        for name, value in self._pairs(node, where or "the configuration"):
+            if name.value not in places:
+                self._fail(name, f"unknown key {name.value!r} in {where or 'the configuration'}", _near(name.value, places))
+            owner, annotation = places[name.value]
+            inner = f"{where}.{name.value}".lstrip(".")
+            values.setdefault(owner, {})[name.value] = self.bind(value, annotation, inner)
+        try:
+            flat = {f.name: h(**values[h]) for f, h in _flat(kind) if h in values}
+            return kind(**values.get(kind, {}), **flat)
+        except EyelidError as e:
+            self._fail(node, e.message, e.hint)
+        except ValueError as e:
+            self._fail(node, str(e), f"check the values of {where or 'the configuration'}")
+
+    def _pairs(self, node: yaml.Node, where: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            self._fail(node, f"{where} must be a table", "write `key: value` lines")
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._fail(key, f"a key of {where} is not a plain word", "write `key: value`")
+            if key.value in seen:
+                self._fail(key, f"{key.value!r} stands twice in {where}", "remove one of the two")
+            seen.add(key.value)
+        return list(node.value)
+
+    def _scalar(self, node: yaml.Node, kind: type, where: str) -> Any:
+        wanted = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+        value = _plain(node)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            self._fail(node, f"{where} must be {wanted}", "put it in quotes" if kind is str else "")
+        if kind is str and re.search(r"\$\{\w+\}", value):
+            self._fail(node, f"{where}: ${{...}} is read from the environment in secrets only", "write the value itself")
+        return value
+
+    def _secret(self, node: yaml.Node, where: str) -> str:
+        value = _plain(node)
+        if type(value) is not str or not value:
+            self._fail(node, f"{where} must be a text", "write ${NAME} to read it from the environment")
+
+        def read(match: re.Match[str]) -> str:
+            name = match[1]
+            if not self.environ.get(name):
+                self._fail(node, f"{where}: the environment has no {name}", f"export {name}=...")
+            return self.environ[name]
+
+        return re.sub(r"\$\{(\w+)\}", read, value)
+
+    def _free(self, node: yaml.Node, where: str) -> object:
+        """A table of plain values whose keys somebody else checks (a backend's options)."""
+        if isinstance(node, yaml.MappingNode):
+            return {k.value: self._free(v, f"{where}.{k.value}") for k, v in self._pairs(node, where)}
+        if isinstance(node, yaml.SequenceNode):
+            return [self._free(n, f"{where}[{i}]") for i, n in enumerate(node.value)]
+        return _plain(node)
+
+    def _fail(self, node: yaml.Node, message: str, hint: str = "") -> NoReturn:
+        raise ConfigError(f"{_place(self.source, node.start_mark)}: {message}", hint=hint) from None
+
+
+def _places(kind: type) -> dict[str, tuple[type, Any]]:
+    """Key -> (the class it belongs to, its annotation); fields marked flat lend their keys to the table they stand in."""
+    hints = typing.get_type_hints(kind)
+    found = {f.name: (kind, hints[f.name]) for f in dataclasses.fields(kind) if not f.metadata.get("flat")}
+    for _, inner in _flat(kind):
+        found |= _places(inner)
+    return found
+
+
+def _flat(kind: type) -> list[tuple[dataclasses.Field[Any], type]]:
+    hints = typing.get_type_hints(kind)
+    return [(f, hints[f.name]) for f in dataclasses.fields(kind) if f.metadata.get("flat")]
+
+
+def _plain(node: yaml.Node) -> object:
+    """The value of a scalar as YAML's safe rules read it; a list or table reads as None."""
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError):  # a tag that the safe rules do not know, an impossible date
+        return None
+    finally:
+        loader.dispose()
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _near(value: object, known: typing.Iterable[object]) -> str:
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(str(value), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def _place(source: str, mark: yaml.Mark) -> str:
+    return f"{source}:{mark.line + 1}:{mark.column + 1}"
