@@ -1,4 +1,4 @@
-"""Render the demo's pages in FigStep's layout (arXiv 2311.05608): 760 x 760, white, FreeMono Bold 80, three empty items.
+"""Render the demo's pages in FigStep's layout (arXiv 2311.05608): 760 x 760, FreeMono Bold 80, three empty items.
 
     python examples/render.py            # needs Pillow and Debian's fonts-freefont-ttf
 

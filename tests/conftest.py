@@ -1,4 +1,4 @@
-"""What every test stands on: no network but loopback, no keys from this machine, no files left in the home directory."""
+"""What every test stands on: no network but loopback, no keys from this machine, no files left in the home."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@
     prompts: my-prompts.toml
     fetch: {allow_private: false}
 
-The keys are the fields of the classes below and of the classes that they name, so a part that gains a parameter gains its
-key. `${NAME}` is read from the environment in secrets only. Paths are relative to the configuration file; model and
+The keys are the fields of the classes below and of the classes that they name, so a part that gains a parameter gains
+its key. `${NAME}` is read from the environment in secrets only. Paths are relative to the configuration file; model and
 detector specs are as on the command line.
 """
 
@@ -107,10 +107,11 @@ def parse(
 ) -> Config:
     """Read a configuration from a text. `folder` is what relative paths in it are relative to."""
     try:
-        node = yaml.compose(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as e:
         place = _place(source, e.problem_mark) if e.problem_mark else source
-        raise ConfigError(f"{place}: {e.problem}", hint="this is not valid YAML") from None
+        fault = ", ".join(s for s in (e.context, e.problem) if s)
+        raise ConfigError(f"{place}: {fault}", hint="this is not valid YAML") from None
     except (yaml.YAMLError, RecursionError) as e:
         fault = "nested too deeply" if isinstance(e, RecursionError) else str(e).splitlines()[0]
         raise ConfigError(f"{source}: {fault}", hint="this is not valid YAML") from None
@@ -170,7 +171,9 @@ class _Binder:
         places = _places(kind)
         for name, value in self._pairs(node, where or "the configuration"):
             if name.value not in places:
-                self._fail(name, f"unknown key {name.value!r} in {where or 'the configuration'}", _near(name.value, places))
+                self._fail(
+                    name, f"unknown key {name.value!r} in {where or 'the configuration'}", _near(name.value, places)
+                )
             owner, annotation = places[name.value]
             inner = f"{where}.{name.value}".lstrip(".")
             values.setdefault(owner, {})[name.value] = self.bind(value, annotation, inner)
@@ -202,7 +205,9 @@ class _Binder:
         if type(value) is not kind:
             self._fail(node, f"{where} must be {wanted}", "put it in quotes" if kind is str else "")
         if kind is str and re.search(r"\$\{\w+\}", value):
-            self._fail(node, f"{where}: ${{...}} is read from the environment in secrets only", "write the value itself")
+            self._fail(
+                node, f"{where}: ${{...}} is read from the environment in secrets only", "write the value itself"
+            )
         return value
 
     def _secret(self, node: yaml.Node, where: str) -> str:
@@ -231,7 +236,7 @@ class _Binder:
 
 
 def _places(kind: type) -> dict[str, tuple[type, Any]]:
-    """Key -> (the class it belongs to, its annotation); fields marked flat lend their keys to the table they stand in."""
+    """Key -> (the class it belongs to, its annotation); fields marked flat lend their keys to the table around them."""
     hints = typing.get_type_hints(kind)
     found = {f.name: (kind, hints[f.name]) for f in dataclasses.fields(kind) if not f.metadata.get("flat")}
     for _, inner in _flat(kind):
@@ -244,7 +249,7 @@ def _flat(kind: type) -> list[tuple[dataclasses.Field[Any], type]]:
     return [(f, hints[f.name]) for f in dataclasses.fields(kind) if f.metadata.get("flat")]
 
 
-def _plain(node: yaml.Node) -> object:
+def _plain(node: yaml.Node) -> Any:
     """The value of a scalar as YAML's safe rules read it; a list or table reads as None."""
     if not isinstance(node, yaml.ScalarNode):
         return None

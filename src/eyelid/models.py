@@ -140,7 +140,7 @@ def verify(model: Manifest) -> None:
 
 
 def check(file: File) -> str:
-    """"ok", "missing", "size" or "sha256": the first thing that is wrong with a file."""
+    """ "ok", "missing", "size" or "sha256": the first thing that is wrong with a file."""
     try:
         size = file.path.stat().st_size
     except OSError:
@@ -176,7 +176,8 @@ def distribution(package: str) -> tuple[str, str]:
         meta = importlib.metadata.metadata(package.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:
         return "", ""
-    return meta.get("Version", ""), meta.get("License-Expression") or meta.get("License") or ""
+    licence = next((meta[k] for k in ("License-Expression", "License") if k in meta), "")
+    return meta["Version"], licence
 
 
 def _store() -> Path | None:

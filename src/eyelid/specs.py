@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import registry
+from . import models, registry
 from .errors import ConfigError
 from .prompts import PromptSet
 from .protocols import Backend
 
-FORMS = "tiny | openai:http://HOST:PORT/v1#NAME | hf:PATH_OR_ID | gguf:FILE[+mmproj=FILE][+lora=FILE] | scripted:FILE.json"
+FORMS = (
+    "tiny | openai:http://HOST:PORT/v1#NAME | hf:PATH_OR_ID | gguf:FILE[+mmproj=FILE][+lora=FILE] | scripted:FILE.json"
+)
 KEY_FOR_ANY_SERVER, KEY_FOR_OPENAI, OPENAI_HOST = "EYELID_API_KEY", "OPENAI_API_KEY", "api.openai.com"
 
 
@@ -50,15 +52,14 @@ def open_backend(spec: str, **options: object) -> Backend:
     if parsed.backend == "tiny":
         from . import tiny  # imports nothing heavy itself; here to keep a server's users from needing it
 
+        models.manifest(tiny.NAME)  # what is not installed at all is the first thing to say
         _check_options(registry.resolve("backends", "llamacpp"), options, spec)
         return tiny.load(**options)
     if parsed.backend == "openai_http" and "api_key" not in options:
         options["api_key"] = api_key(str(parsed.arguments["base_url"]))
     opener: Callable[..., Backend] = registry.resolve("backends", parsed.backend)
     _check_options(opener, options, spec)
-    return opener(*parsed.arguments.values()) if parsed.backend == "scripted" else opener(
-        **_named(opener, parsed), **options
-    )
+    return opener(**_named(opener, parsed), **options)
 
 
 def parse(spec: str) -> ModelSpec:

@@ -1,4 +1,4 @@
-"""The command line: guard | demo | models. Parses, runs one command, and turns every error into words and an exit code."""
+"""The command line: guard | demo | models. Every error becomes words and an exit code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _report(e, as_json=getattr(args, "json", False))
-    except Exception as e:  # noqa: BLE001 - the last line of defence: a person never meets a stack trace
+    except Exception as e:  # the last line of defence: a person never meets a stack trace
         if debug:
             raise
         print(f"eyelid: internal error ({type(e).__name__}); this is a defect", file=sys.stderr)
@@ -78,7 +78,12 @@ def _report(error: EyelidError, *, as_json: bool) -> int:
     """Say what went wrong on stderr and, where one JSON object was promised, as that object on stdout too."""
     code = next(c for kind, c in CODES if isinstance(error, kind))
     if as_json:
-        about = {"type": type(error).__name__, "message": error.message, "hint": error.hint, "retryable": error.retryable}
+        about = {
+            "type": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "retryable": error.retryable,
+        }
         print(json.dumps({"error": about, "exit": code}))
     _say(sys.stderr, f"eyelid: {error.message}")
     if error.hint:

@@ -56,7 +56,8 @@ def record(answer: Answer) -> dict[str, object]:
 def notes(answer: Answer) -> Iterator[str]:
     """What a reader of the bare text must know; nothing when the answer was checked and passed."""
     t = trace(answer)
-    why = f" ({_found(t.verdict)})" if t.verdict else ""
+    judged = t.verdict if t.verdict and t.verdict.detector != "always" else None
+    why = f". {_found(judged, 'the answer')}" if judged else ""
     if t.action is Action.REPAIRED:
         yield f"repaired by {answer.defense}{why}"
     elif t.action is Action.REFUSED:
@@ -115,17 +116,20 @@ def _sentences(s: Step) -> Iterator[str]:
         yield f"{s.model} rewrote the answer."
     elif s.role == "repair":
         yield f"The remedy {s.model} took the answer's place."
-    if s.verdict:
-        yield f"{_found(s.verdict).capitalize()}{', of the new answer' if s.verifies else ''}."
-    elif s.role in ("judge", "classify", "detect"):
-        yield "The judge was asked."
+    if s.verdict and s.verdict.detector == "always":
+        yield "Every image is closed, whatever it shows."
+    elif s.verdict:
+        yield f"{_found(s.verdict, 'the new answer' if s.verifies else 'the answer')}."
+    elif s.role == "judge":
+        yield "The model was asked to judge, but gave no label probabilities to read."
 
 
-def _found(v: Verdict) -> str:
+def _found(v: Verdict, what: str) -> str:
+    who = _DETECTORS.get(v.detector, f"The detector {v.detector}")
     if v.label is Label.UNKNOWN or v.harm is None:
-        return f"{v.detector} could not say" + (f": {v.reason}" if v.reason else "")
+        return f"{who} could not say whether {what} is harmful" + (f": {v.reason}" if v.reason else "")
     limit = f", harmful from {v.threshold:.2f}" if v.threshold is not None else ""
-    return f"{v.detector} found it {v.label} (harm {v.harm:.2f}{limit})"
+    return f"{who} found {what} {v.label}: harm {v.harm:.2f}{limit}"
 
 
 def _verdict(v: Verdict | None) -> dict[str, object] | None:
@@ -149,6 +153,7 @@ def _step(s: Step) -> dict[str, object]:
     }
 
 
+_DETECTORS = {"self_judge": "The model as its own judge", "classifier": "The trained classifier"}
 _NAMES = {
     "answer": "the model's answer",
     "judge": "the judge",

@@ -27,7 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     session.arguments(parser)
     parser.add_argument("--compare", metavar="A,B,...", help="several defences side by side, the model loaded once")
     parser.add_argument("--allow-private-urls", action="store_true", help="also fetch images from private addresses")
-    parser.add_argument("--show-original", action="store_true", help="show the model's own answer even if it was withheld")
+    parser.add_argument(
+        "--show-original", action="store_true", help="show the model's own answer even if it was withheld"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("a defence stands twice in --compare", hint="name each once")
     pictures = asyncio.run(_load(args.image, conf.images, conf.fetch)) if args.image else []
     messages: tuple[Message, ...] = (user(*pictures, text),)
-    if args.system:
-        messages = (system(prompt_text(args.system) if args.system != "-" else args.system), *messages)
+    if args.system is not None:
+        messages = (system(prompt_text(args.system, "system message", stdin=False)), *messages)
     request = Request(messages, max_tokens=args.max_tokens)
     answers: list[session.Answer] = []
     session.run(session.Session(conf, names), lambda _: ((request, n) for n in names), answers.append)
@@ -53,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT[account.action(answer)]
 
 
-async def _load(
-    sources: Sequence[str], policy: images.ImagePolicy, fetch: images.FetchPolicy
-) -> list[ImagePart]:
+async def _load(sources: Sequence[str], policy: images.ImagePolicy, fetch: images.FetchPolicy) -> list[ImagePart]:
     with session.busy("reading the images"):
         return [await images.load(source, policy, fetch) for source in sources]
 

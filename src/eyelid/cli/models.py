@@ -40,7 +40,9 @@ class Row:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON list, with full hashes and what is measured")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON list, with full hashes and what is measured"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

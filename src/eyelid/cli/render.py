@@ -1,4 +1,4 @@
-"""The account of a guarded answer on a terminal. Every text from outside goes through `printable` and is never markup."""
+"""The account of a guarded answer on a terminal. Text from outside goes through `printable` and is never markup."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def steps(answer: Answer) -> Table:
     """Each call: time, tokens, images seen, and the harm that was read from it."""
     table = Table(box=box.SIMPLE, header_style="dim", pad_edge=False)
     table.add_column("step", no_wrap=True)
-    for name in ("ms", "in", "out", "images"):
+    for name in ("ms", "tokens in", "out", "images"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("harm", no_wrap=True)
     for s in _account.trace(answer).steps:
@@ -76,7 +76,7 @@ def steps(answer: Answer) -> Table:
 
 def bar(verdict: Verdict | None) -> Text:
     """A verdict as a bar of eight cells, full = certainly harmful."""
-    if verdict is None:
+    if verdict is None or verdict.detector == "always":  # it looked at nothing
         return Text("")
     colour = LABELS[verdict.label]
     if verdict.harm is None:

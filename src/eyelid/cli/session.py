@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 
@@ -24,6 +24,11 @@ from .text import positive
 T = TypeVar("T")
 
 
+@runtime_checkable
+class Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
     """One request's outcome under one defence. `milliseconds` is the whole request's wall time."""
@@ -36,9 +41,13 @@ class Answer:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that name a model and a defence."""
-    parser.add_argument("--model", metavar="SPEC", help="which model (default: tiny, or the configuration's); see below")
-    about = "; ".join(f"{name}: {line}" for name, line in DEFENSES.items())
-    parser.add_argument("--defense", metavar="NAME", help=f"default: hybrid, or ecso where no detector is there. {about}")
+    parser.add_argument(
+        "--model", metavar="SPEC", help="which model (default: tiny, or the configuration's); see below"
+    )
+    about = "which defence (default: hybrid, or ecso where no detector is installed); see below"
+    parser.add_argument("--defense", metavar="NAME", help=about)
+    listed = "\n".join(f"  {name:<10} {line}" for name, line in DEFENSES.items())
+    parser.epilog = f"defences:\n{listed}\n\n{parser.epilog or ''}"
     parser.add_argument("--detector", metavar="SPEC", help="the trained detector (default: the shipped one)")
     parser.add_argument("--prompts", metavar="FILE.toml", help="a prompt set in place of the shipped one")
     parser.add_argument("--config", metavar="FILE.yaml", help="a configuration file; flags win over it")
@@ -112,12 +121,14 @@ class Session:
         return Answer(defense, self.backend.name, response, (loop.time() - start) * 1000)
 
     async def close(self) -> None:
-        await self.backend.aclose()
-        if self.rewriter:
-            await self.rewriter.aclose()
+        for part in (self.backend, self.rewriter, self.detector):
+            if isinstance(part, Closable):
+                await part.aclose()
 
 
-def run(session: Session, work: Callable[[Session], Iterator[tuple[Request, str]]], each: Callable[[Answer], None]) -> None:
+def run(
+    session: Session, work: Callable[[Session], Iterator[tuple[Request, str]]], each: Callable[[Answer], None]
+) -> None:
     """Ask for every (request, defence) in turn, hand each answer over as it comes, and close the session."""
 
     async def go() -> None:

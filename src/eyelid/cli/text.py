@@ -20,21 +20,23 @@ def printable(text: str) -> str:
     return _STEERING.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def prompt_text(given: str) -> str:
-    """The prompt: `given`, or standard input for "-". Raises InputError if it is empty, huge or not UTF-8."""
-    if given == "-":
+def prompt_text(given: str, what: str = "prompt", *, stdin: bool = True) -> str:
+    """A text for a model: `given`, or standard input for "-". Raises InputError if it is empty, huge or not UTF-8."""
+    if given == "-" and stdin:
         data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
         if len(data) > MAX_PROMPT_BYTES:
-            raise InputError(f"the prompt is over {MAX_PROMPT_BYTES >> 20} MiB", hint="shorten it")
+            raise InputError(f"the {what} is over {MAX_PROMPT_BYTES >> 20} MiB", hint="shorten it")
     else:
         data = given.encode("utf-8", "surrogateescape")  # how Python holds argument bytes that are not UTF-8
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
-        problem = f"the prompt is not valid UTF-8 (byte {e.start} of {len(data)})"
+        problem = f"the {what} is not valid UTF-8 (byte {e.start} of {len(data)})"
         raise InputError(problem, hint="convert it first, for example with iconv -t UTF-8") from None
     if not text.strip():
-        raise InputError("the prompt is empty", hint="give one with --prompt TEXT, or --prompt - for standard input")
+        flag = what.split()[0]
+        hint = f"give one with --{flag} TEXT" + (f", or --{flag} - for standard input" if stdin else "")
+        raise InputError(f"the {what} is empty", hint=hint)
     return text
 
 
