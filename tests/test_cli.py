@@ -1,12 +1,15 @@
-"""The command line, as a person or a script uses it. Models are scripted: what is tested is what Eyelid makes of them."""
+"""The command line, as a person or a script uses it. Models are scripted: what Eyelid makes of them is tested."""
 
 from __future__ import annotations
 
+import functools
+import http.server
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +155,34 @@ def test_the_prompt_can_come_from_standard_input(say: Say, page: Path) -> None:
         "guard", "--image", str(page), "--prompt", "-", "--model", model, "--defense", "none", stdin="Grüß".encode()
     )
     assert (done.returncode, done.stdout.decode()) == (0, "Grüße.\n")
+
+
+def test_a_terminal_that_knows_few_letters_gets_the_rest_as_question_marks(say: Say, page: Path) -> None:
+    rest = ["--image", str(page), "--prompt", "x", "--defense", "none"]
+    done = process("guard", *rest, "--model", say("Grüße ☕"), PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    assert (done.returncode, done.stdout.decode("latin-1")) == (0, "Grüße ?\n")
+
+
+def test_an_image_from_a_private_address_needs_permission(say: Say, run: Run, page: Path) -> None:
+    handler = functools.partial(Quiet, directory=str(page.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/{page.name}"
+            refused = run(say("never asked"), "--defense", "none", image=url)
+            allowed = run(say("seen"), "--defense", "none", "--allow-private-urls", image=url)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert refused[0] == 2
+    assert "--allow-private-urls" in refused[2]
+    assert allowed[:2] == (0, "seen\n")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        return None
 
 
 def test_the_configuration_says_what_the_flags_do_not(say: Say, run: Run, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_a_variable_that_is_not_set_is_an_error_and_not_an_empty_key() -> None:
 
 def test_the_environment_is_read_nowhere_else() -> None:
     assert "in secrets only" in fault("model: openai:http://${HOST}/v1#m\n", HOST="evil.example")
+    assert "in secrets only" in fault("model: {options: {headers: {X-Key: '${KEY}'}}}\n", KEY="s3cret")
 
 
 def test_a_file_that_is_not_there_or_is_not_text_is_named(tmp_path: Path) -> None:

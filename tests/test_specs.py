@@ -85,7 +85,7 @@ def test_a_plus_sign_in_a_file_name_is_part_of_the_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tail", ["+vision={f}", "+mmproj={f}+mmproj={f}", "+lora={f}+lora={f}", "+mmproj=/none"])
 def test_gguf_parts_that_are_unknown_or_doubled_are_refused(gguf: Path, tail: str) -> None:
-    with pytest.raises(ConfigError, match="not known|twice|two adapters|No such file"):
+    with pytest.raises(ConfigError, match=r"not known|twice|two adapters|No such file"):
         specs.parse(f"gguf:{gguf}" + tail.format(f=gguf))
 
 

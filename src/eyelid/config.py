@@ -29,8 +29,9 @@ from typing import Any, ClassVar, Literal, NoReturn
 import yaml
 
 from .errors import ConfigError, EyelidError
+from .fetch import FetchPolicy
 from .guard import GuardSettings
-from .images import FetchPolicy, ImagePolicy
+from .images import ImagePolicy
 from .presets import Options
 
 #: A configuration is written by hand; anything larger is a mistake.
@@ -126,7 +127,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
         return super().compose_node(parent, index)
 
@@ -204,10 +205,7 @@ class _Binder:
             value = float(value)
         if type(value) is not kind:
             self._fail(node, f"{where} must be {wanted}", "put it in quotes" if kind is str else "")
-        if kind is str and re.search(r"\$\{\w+\}", value):
-            self._fail(
-                node, f"{where}: ${{...}} is read from the environment in secrets only", "write the value itself"
-            )
+        self._no_variables(node, value, where)
         return value
 
     def _secret(self, node: yaml.Node, where: str) -> str:
@@ -229,7 +227,16 @@ class _Binder:
             return {k.value: self._free(v, f"{where}.{k.value}") for k, v in self._pairs(node, where)}
         if isinstance(node, yaml.SequenceNode):
             return [self._free(n, f"{where}[{i}]") for i, n in enumerate(node.value)]
-        return _plain(node)
+        value = _plain(node)
+        self._no_variables(node, value, where)
+        return value
+
+    def _no_variables(self, node: yaml.Node, value: object, where: str) -> None:
+        """A `${NAME}` that nobody reads would reach a server as these very characters."""
+        if isinstance(value, str) and re.search(r"\$\{\w+\}", value):
+            self._fail(
+                node, f"{where}: ${{NAME}} is read from the environment in secrets only", "write the value itself"
+            )
 
     def _fail(self, node: yaml.Node, message: str, hint: str = "") -> NoReturn:
         raise ConfigError(f"{_place(self.source, node.start_mark)}: {message}", hint=hint) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import io
 import json
 import os
 import sys
@@ -25,9 +26,12 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (see `exits`). Only argparse's own exits raise SystemExit."""
     given = list(sys.argv[1:] if argv is None else argv)
-    args = parser(given).parse_args(given)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an answer may hold what the terminal's encoding cannot say
+        sys.stdout.reconfigure(errors="replace")
+    args = argparse.Namespace()
     debug = os.environ.get("EYELID_DEBUG") == "1"
     try:
+        args = parser(given).parse_args(given)
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
         sys.stdout.flush()
         return code

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from .. import images
 from ..errors import InputError
+from ..fetch import FetchPolicy
 from ..types import Action, ImagePart, Message, Request, system, user
 from . import account, render, session
 from .exits import ANSWERED, FAILED, REFUSED
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT[account.action(answer)]
 
 
-async def _load(sources: Sequence[str], policy: images.ImagePolicy, fetch: images.FetchPolicy) -> list[ImagePart]:
+async def _load(sources: Sequence[str], policy: images.ImagePolicy, fetch: FetchPolicy) -> list[ImagePart]:
     with session.busy("reading the images"):
         return [await images.load(source, policy, fetch) for source in sources]
 
