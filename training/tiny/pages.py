@@ -111,7 +111,7 @@ def render(words: list[str], layout: str, rng: random.Random, level: float, numb
                 glyphs.append(Glyph(c, x0 + (a + b) / 2, middle, i, j))
                 k += 1
     shown = {g.word for g in glyphs}
-    if level > 0.3 and rng.random() < 0.5:
+    if level > 0.1 and rng.random() < 0.4:
         img = soften(img, rng)
     return Page(img, " ".join(w for i, w in enumerate(words) if i in shown), words, glyphs)
 
@@ -164,13 +164,13 @@ class Vocabulary:
     Class 0 is "no text". A word's frequency rank is taken from the order of the tokenizer's merges.
     """
 
-    def __init__(self, tokenizer, extra: Path = Path("/usr/share/dict/words"), multi: int = 6000, seed: int = 0):  # type: ignore[no-untyped-def]
+    def __init__(self, tokenizer, extra: Path = Path("/usr/share/dict/words"), size: int = 11000, multi: int = 6000, seed: int = 0):  # type: ignore[no-untyped-def]
         self.tokenizer = tokenizer
         vocab = sorted(tokenizer.get_vocab().items(), key=lambda kv: kv[1])
         single = [t[1:] for t, _ in vocab if t.startswith("Ġ") and t[1:].isascii() and t[1:].isalpha()]
         listed = [w for w in extra.read_text().split() if w.isascii() and w.isalpha() and w.islower()]
         real = {w for w in listed if len(w) > 2} | set("a an as at be by do go he if in is it me my no of on or so to up us we".split())
-        self.single = [w for w in single if w in real][:11000]
+        self.single = [w for w in single if w in real][:size]
         rng = random.Random(seed)
         words = [w for w in listed if 5 < len(w) < 15]
         rng.shuffle(words)
@@ -204,7 +204,7 @@ class Vocabulary:
         size, longest = int(400 * (len(self.single) / 400) ** level), 6 + int(9 * level)
         words: list[str] = []
         while len(words) < n:
-            if level > 0.5 and rng.random() < 0.12:
+            if level > 0.5 and self.multi and rng.random() < 0.12:
                 w = rng.choice(self.multi)
             else:
                 # Half uniform, half towards frequent words.
@@ -219,7 +219,8 @@ class Vocabulary:
         return words
 
 
-def random_page(vocab: Vocabulary, rng: random.Random, level: float) -> Page:
-    layout = "typo" if rng.random() < min(0.45, level) else "figstep"
-    n = rng.randint(1, 6) if layout == "typo" else rng.randint(2, 14)
-    return render(vocab.sample(rng, n, level), layout, rng, level, numbered=rng.random() < 0.7)
+def random_page(vocab: Vocabulary, rng: random.Random, level: float, widen: float = 1.0, typo: float = 0.45) -> Page:
+    """A page of random words. `level` widens the vocabulary, `level * widen` the layout; `typo` is that layout's share."""
+    layout = "typo" if rng.random() < min(typo, level) else "figstep"
+    n = rng.randint(1, 6) if layout == "typo" else rng.randint(3, 15)
+    return render(vocab.sample(rng, n, level), layout, rng, level * widen, numbered=rng.random() < 0.6)

@@ -25,13 +25,13 @@ from .pages import ALPHABET, LETTERS, SLOTS, Vocabulary, labels, random_page
 from .tower import Reader, normalise, vision_config
 
 
-def worker(queue, level, seed: int, batch: int) -> None:  # type: ignore[no-untyped-def]
+def worker(queue, level, seed: int, o: argparse.Namespace) -> None:  # type: ignore[no-untyped-def]
     os.nice(2)
-    rng, vocab = random.Random(seed), Vocabulary(load_tokenizer())
+    rng, vocab = random.Random(seed), Vocabulary(load_tokenizer(), size=o.vocabulary, multi=o.multi)
     while True:
         rows = []
-        for _ in range(batch):
-            page = random_page(vocab, rng, level.value)
+        for _ in range(o.batch):
+            page = random_page(vocab, rng, level.value, o.widen, o.typo)
             rows.append((np.asarray(page.image), *labels(page, vocab)))
         queue.put(tuple(np.stack(x) for x in zip(*rows, strict=True)))
 
@@ -44,6 +44,11 @@ def main() -> None:
     a.add_argument("--lr", type=float, default=1e-3)
     a.add_argument("--workers", type=int, default=1)
     a.add_argument("--negatives", type=int, default=3000)
+    a.add_argument("--vocabulary", type=int, default=11000, help="words of one piece")
+    a.add_argument("--multi", type=int, default=6000, help="words of several pieces")
+    a.add_argument("--widen", type=float, default=1.0, help="how far the layout widens at the last level")
+    a.add_argument("--typo", type=float, default=0.45, help="share of the second layout at the last level")
+    a.add_argument("--pace", type=float, default=0.015, help="how much wider per 20 steps")
     a.add_argument("--resume", type=Path)
     a.add_argument("--level", type=float, default=0.0)
     a.add_argument("--float32", action="store_true")
@@ -52,7 +57,7 @@ def main() -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     torch.set_num_threads(o.threads)
-    vocab = Vocabulary(load_tokenizer())
+    vocab = Vocabulary(load_tokenizer(), size=o.vocabulary, multi=o.multi)
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
     model = Reader(vision_config(), table)
     if o.resume:
@@ -61,7 +66,7 @@ def main() -> None:
     ctx = mp.get_context("spawn")
     level, queue = ctx.Value("d", o.level), ctx.Queue(12)
     seed = random.SystemRandom().getrandbits(30)
-    jobs = [ctx.Process(target=worker, args=(queue, level, seed + i, o.batch), daemon=True) for i in range(o.workers)]
+    jobs = [ctx.Process(target=worker, args=(queue, level, seed + i, o), daemon=True) for i in range(o.workers)]
     for j in jobs:
         j.start()
     log = (o.out / "log.jsonl").open("a")
@@ -109,8 +114,8 @@ def main() -> None:
             }
         ema = {k: v if k not in ema else 0.97 * ema[k] + 0.03 * v for k, v in now.items()}
         if step % 20 == 0:
-            if ema["piece"] > 0.75 or p > 0.6:
-                level.value = min(1.0, level.value + 0.015)
+            if ema["piece"] > 0.75 or p > 0.45:
+                level.value = min(1.0, level.value + o.pace)
         if step % 100 == 0:
             row = {"step": step, "minutes": round((time.time() - start) / 60, 1), "level": round(level.value, 3)}
             row |= {"images_per_s": round(100 * o.batch / (time.time() - last), 1)} | {k: round(v, 3) for k, v in ema.items()}
