@@ -131,6 +131,9 @@ def test_json_is_one_object_with_the_documented_keys(say: Say, run: Run) -> None
     assert [s["images"] for s in found["steps"]] == [1, 1, 1, 1, 0, 0, 0]
     for key in ("milliseconds", "prompt_tokens", "completion_tokens"):
         assert all(s[key] >= 0 for s in found["steps"])
+    docs = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    for key in (*found, *found["verdict"], *found["steps"][0]):
+        assert f"`{key}`" in docs
 
 
 def test_defences_are_compared_on_one_loaded_model(say: Say, run: Run) -> None:

@@ -97,6 +97,8 @@ def test_an_unknown_value_is_refused_with_the_known_ones() -> None:
         ("model: &a {options: {x: [*a]}}", "aliases"),
         ("x: \0", "not valid YAML"),
         ("[" * 5000, "nested too deeply"),
+        ("images: {max_side: 0}", "max_side must be at least 1, got 0"),
+        ("fetch: {schemes: https}", "fetch.schemes must be a list"),
         ("images: {max_bytse: 1}", "unknown key 'max_bytse' in images"),
         ("fetch: {allow_privat: true}", "did you mean 'allow_private'?"),
     ],
@@ -139,3 +141,11 @@ def test_a_file_that_is_not_there_or_is_not_text_is_named(tmp_path: Path) -> Non
 def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     (tmp_path / "eyelid.yaml").write_text("prompts: mine.toml\n")
     assert config.load(tmp_path / "eyelid.yaml").prompts == tmp_path / "mine.toml"
+
+
+def test_the_documented_configuration_is_a_valid_one() -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    found = parse(docs.partition("```yaml\n")[2].partition("```")[0], MY_SERVER_KEY="s3cret")
+    assert found.model.arguments() == {"timeout_s": 60, "api_key": "s3cret"}
+    assert found.defense.options == config.Options(judge_style="continuation")
+    assert found.defense.settings == config.GuardSettings()
