@@ -22,6 +22,11 @@ _IMAGES = re.compile(
 _BY_TYPE = {"rate_limit": 429, "overloaded": 503, "unavailable": 503, "timeout": 408, "authentication": 401}
 
 
+def is_error(obj: object) -> bool:
+    """Whether an answer is an error object, whatever the status that it came with."""
+    return isinstance(obj, dict) and bool(obj.get("error") or obj.get("object") == "error")
+
+
 def error_from_json(
     obj: object, *, status: int | None = None, retry_after: float | None = None, clean: Callable[[str], str] = str
 ) -> BackendError:

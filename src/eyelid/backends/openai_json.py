@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import BackendProtocol, BackendUnavailable, InputError
@@ -39,11 +39,11 @@ FINISH_REASONS: dict[str, FinishReason] = {
 }
 
 
-def to_json(request: Request, model: str, *, max_tokens_field: str = "max_tokens", omit: Iterable[str] = ()) -> Json:
+def to_json(request: Request, model: str, *, max_tokens_field: str = "max_tokens") -> Json:
     """The body of a chat completion, not streamed. Images become data URLs, in their places among the text.
 
     A message without images is sent as one string, which every server takes. `adapters` is not translated: servers
-    differ, so each backend does that itself. `omit` names fields that this server does not take.
+    differ, so each backend does that itself.
     Raises InputError where `extra` sets a reserved field.
     """
     if clash := RESERVED & request.extra.keys():
@@ -62,10 +62,7 @@ def to_json(request: Request, model: str, *, max_tokens_field: str = "max_tokens
         body["stop"] = list(request.stop)
     if request.top_logprobs > 0:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-    body |= request.extra
-    for name in omit:
-        body.pop(name, None)
-    return body
+    return {**body, **request.extra}
 
 
 def _message(message: Message) -> Json:
@@ -283,4 +280,6 @@ def _str(value: object, what: str) -> str:
         return ""
     if not isinstance(value, str):
         raise BackendProtocol(f"{what} is not a string", hint="is this an OpenAI-compatible server?")
-    return value
+    if value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can hold halves of characters

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from ..errors import BackendError
 from ..types import Chunk, Request, Response, Usage
 
 Reply = str | Response | Exception
-Script = Callable[[Request], Reply]
+Script = Callable[[Request], Reply | Awaitable[Reply]]
+
+_WORD_START = re.compile(r"(?<=\s)(?=\S)")
 
 
 class Scripted:
     """Answers with `script(request)`, or with the items of a list in turn; an exception among them is raised.
 
-    `requests` keeps every request seen, in order. An exhausted list raises BackendError.
+    `script` may be a coroutine function, to answer slowly. `requests` keeps every request seen, in order. A text is
+    streamed word by word. An exhausted list raises BackendError.
     """
 
     def __init__(self, script: Script | Iterable[Reply], name: str = "scripted"):
@@ -25,13 +30,7 @@ class Scripted:
 
     async def generate(self, request: Request) -> Response:
         self.requests.append(request)
-        if self._script is not None:
-            reply = self._script(request)
-        else:
-            try:
-                reply = next(self._replies)
-            except StopIteration:
-                raise BackendError("the script has no reply left", hint="give Scripted more replies") from None
+        reply = await self._reply(request)
         if isinstance(reply, Exception):
             raise reply
         if isinstance(reply, Response):
@@ -41,9 +40,18 @@ class Scripted:
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         response = await self.generate(request)
-        for word in response.text.splitlines(keepends=True):
+        for word in _WORD_START.split(response.text):
             yield Chunk(word)
         yield Chunk(response=response)
 
     async def aclose(self) -> None:
         return None
+
+    async def _reply(self, request: Request) -> Reply:
+        if self._script is not None:
+            reply = self._script(request)
+            return await reply if inspect.isawaitable(reply) else reply
+        try:
+            return next(self._replies)
+        except StopIteration:
+            raise BackendError("the script has no reply left", hint="give Scripted more replies") from None

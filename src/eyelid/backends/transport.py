@@ -1,0 +1,221 @@
+"""JSON over HTTP to a model's server: connections, retries, limits, and aiohttp's errors turned into Eyelid's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import itertools
+import json
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiohttp
+from yarl import URL
+
+from ..errors import (
+    BackendError,
+    BackendProtocol,
+    BackendRejected,
+    BackendTimeout,
+    BackendUnavailable,
+    ConfigError,
+)
+from .openai_errors import error_from_json
+from .retry import Retry, retry_after, should_retry
+
+T = TypeVar("T")
+Clean = Callable[[str], str]
+log = logging.getLogger(__name__)
+
+HINT_URL = "check the base URL: mostly it ends in /v1"
+_ERROR_BODY = 64 * 1024  # bytes of an error's body that are read
+
+
+class _Failed(Exception):
+    """One attempt's error, and whether the server wants to be asked again (None: it does not say)."""
+
+    def __init__(self, error: BackendError, again: bool | None = None):
+        self.error, self.again = error, again
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds: `total_s` for a whole call with its retries, `connect_s` and `silence_s` per attempt; and `max_bytes`."""
+
+    total_s: float
+    connect_s: float
+    silence_s: float | None
+    max_bytes: int
+
+    def __post_init__(self) -> None:
+        for what, amount in (
+            ("timeout_s", self.total_s),
+            ("connect_timeout_s", self.connect_s),
+            ("read_timeout_s", 1 if self.silence_s is None else self.silence_s),
+            ("max_bytes", self.max_bytes),
+        ):
+            if not amount > 0:
+                raise ConfigError(f"{what} must be above 0, got {amount}", hint="times are in seconds")
+
+
+class Transport:
+    """Posts JSON to one address. Redirects are not followed. Errors hold neither headers nor bodies, but for the
+    server's own error message after `clean`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        path: str,
+        headers: Mapping[str, str],
+        limits: Limits,
+        retry: Retry,
+        session: aiohttp.ClientSession | None,
+        trust_env: bool,
+    ):
+        self.base_url, self.limits = base_url, limits
+        self._url, self._headers, self._retry = URL(base_url + path), headers, retry
+        self._session, self._own, self._trust_env = session, session is None, trust_env
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._own and self._session is not None:
+            await self._session.close()
+
+    async def retried(self, attempt: Callable[[float], Awaitable[T]]) -> T:
+        """`attempt(deadline)` until it succeeds or its failure is final; the deadline in `time.monotonic()` seconds."""
+        deadline = time.monotonic() + self.limits.total_s
+        for number in itertools.count(1):
+            again: bool | None = None
+            try:
+                return await attempt(deadline)
+            except _Failed as e:
+                error, again = e.error, e.again
+            except BackendError as e:
+                error = e
+            wait = self._retry.wait(number, error, again, deadline)
+            if wait is None:
+                raise error
+            log.info("%s: attempt %d failed, %s; again in %.2f s", self.base_url, number, type(error).__name__, wait)
+            await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def post(self, body: bytes, deadline: float, clean: Clean) -> aiohttp.ClientResponse:
+        """An answer of status 2xx, its body not read yet. Any other status raises, for `retried`."""
+        left = max(deadline - time.monotonic(), 0.001)
+        timeout = aiohttp.ClientTimeout(total=left, connect=self.limits.connect_s, sock_read=self.limits.silence_s)
+        client = self._client()
+        with self._translated():
+            response = await client.post(
+                self._url,
+                data=io.BytesIO(body),
+                headers=self._headers,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=timeout,
+            )
+        if 200 <= response.status < 300:
+            return response
+        try:
+            raise await self._refusal(response, clean)
+        finally:
+            response.close()
+
+    async def json(self, response: aiohttp.ClientResponse, first: bytes = b"") -> object:
+        """The whole body, of which `first` has been read. Raises BackendProtocol where it is not JSON or longer than the limit."""
+        raw = await self._bytes(response, self.limits.max_bytes, first)
+        try:
+            return loads(raw)
+        except BackendProtocol:
+            kind = response.content_type
+            raise BackendProtocol(f"the server's answer is not JSON (it says {kind})", hint=HINT_URL) from None
+
+    async def piece(self, response: aiohttp.ClientResponse) -> bytes:
+        """What has come of the body; empty at its end."""
+        with self._translated():
+            return await response.content.readany()
+
+    @staticmethod
+    def bound(size: int, limit: int) -> None:
+        if size > limit:
+            raise BackendProtocol(f"the answer is longer than {limit} bytes", hint="raise max_bytes if that is meant")
+
+    async def _bytes(self, response: aiohttp.ClientResponse, limit: int, first: bytes = b"") -> bytes:
+        whole = bytearray(first)
+        while piece := await self.piece(response):
+            whole += piece
+            self.bound(len(whole), limit)
+        return bytes(whole)
+
+    async def _refusal(self, response: aiohttp.ClientResponse, clean: Clean) -> _Failed:
+        status = response.status
+        if status < 400:
+            hint = "set the base URL to where the model really is: key and images are not sent on to another address"
+            return _Failed(BackendRejected(f"the server redirects ({status})", hint=hint, status=status))
+        body: object = {}
+        with contextlib.suppress(BackendError):  # the status alone says enough
+            raw = await self._bytes(response, _ERROR_BODY)
+            body = loads(raw) if raw.lstrip()[:1] in (b"{", b"[", b'"') else _plain(raw, response.content_type)
+        error = error_from_json(body, status=status, retry_after=retry_after(response.headers), clean=clean)
+        return _Failed(error, should_retry(response.headers))
+
+    def _client(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._closed or (self._session is not None and self._session.closed):
+            raise BackendError("this backend is closed", hint="open another one")
+        if (self._loop or loop) is not loop:
+            hint = "open and use it inside one asyncio.run, or through eyelid.sync.Sync"
+            raise BackendError("this backend belongs to another event loop", hint=hint)
+        self._loop = loop
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # whoever calls decides how many calls run at once
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self._trust_env,
+            )
+        return self._session
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turns aiohttp's errors into ours. Their texts are not quoted: some hold headers or parts of the answer."""
+        try:
+            yield
+        except aiohttp.ConnectionTimeoutError:
+            text = f"no connection to {self.base_url} within {self.limits.connect_s:g} s"
+            raise BackendTimeout(text, hint="is the address right, and the server running?") from None
+        except TimeoutError:
+            waited = f"{self.limits.total_s:g} s in all"
+            if self.limits.silence_s is not None:
+                waited += f", or was silent for {self.limits.silence_s:g} s"
+            hint = "raise the timeout, or lower max_tokens"
+            raise BackendTimeout(f"the server did not finish within {waited}", hint=hint) from None
+        except aiohttp.ClientSSLError:
+            hint = "check https, the host's name and its certificate"
+            raise BackendRejected(f"no secure connection to {self.base_url}", hint=hint) from None
+        except aiohttp.ClientConnectorError as e:
+            why = f": {os.strerror(e.errno)}" if isinstance(e.errno, int) and e.errno > 0 else ""
+            raise BackendUnavailable(f"cannot connect to {self.base_url}{why}", hint="is the server running?") from None
+        except aiohttp.ClientResponseError:
+            raise BackendProtocol("the server does not speak HTTP", hint="http or https? is the port right?") from None
+        except (aiohttp.ClientError, OSError):
+            hint = "see the server's log; try again"
+            raise BackendUnavailable(f"the connection to {self.base_url} broke off", hint=hint) from None
+
+
+def loads(raw: bytes | str) -> object:
+    """Raises BackendProtocol."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise BackendProtocol("the server sent something that is not JSON", hint=HINT_URL) from None
+
+
+def _plain(raw: bytes, kind: str) -> str:
+    """A plain text error, as it is; of an HTML page, nothing."""
+    return raw.decode("utf-8", "replace") if kind == "text/plain" else ""
