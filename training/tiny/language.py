@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -20,7 +21,11 @@ def gguf_path() -> Path:
 
 def load_tokenizer():  # type: ignore[no-untyped-def]
     p = gguf_path()
-    return AutoTokenizer.from_pretrained(p.parent, gguf_file=p.name)
+    tokenizer = AutoTokenizer.from_pretrained(p.parent, gguf_file=p.name)
+    # Transformers' reader of GGUF files leaves out that SmolLM2 splits digits off; llama.cpp does not.
+    split = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.backend_tokenizer.pre_tokenizer = split
+    return tokenizer
 
 
 def load_model(dtype: torch.dtype = torch.float32):  # type: ignore[no-untyped-def]

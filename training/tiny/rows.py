@@ -84,19 +84,22 @@ def closed(prompts: PromptSet, caption: str, query: str, target: str, kind: str)
     return chat(kind, target, turn, system=prompts.render("safe_system"))
 
 
-def clip(text: str, rng: random.Random, most: int = 420) -> str:
+def clip(text: str, rng: random.Random, most: int = 260) -> str:
     return text.strip()[: rng.randint(60, most)]
 
 
-def text_rows(data: Path, benign: list[tuple[str, str]], base: list[tuple[str, str]], seed: int = 0) -> list[Row]:
+def text_rows(
+    data: Path, benign: list[tuple[str, str]], base: list[tuple[str, str]], seed: int = 0, asked: int = 800
+) -> list[Row]:
     """Stage 2's rows. `benign` and `base` are (question, own answer) of the untrained model, to harmless and to harmful
-    questions; the latter only ever appear as something to be judged or detoxified."""
+    questions; the latter only ever appear as something to be judged or detoxified. `asked` harmful questions are used."""
     from .topics import caption_of
 
     rng, prompts = random.Random(seed), builtin("tiny")
     rows: list[Row] = []
     questions = harmful_questions(data)
-    for q in questions:
+    rng.shuffle(questions)
+    for q in questions[:asked]:
         forms = [q] + ([c] if (c := as_command(q, rng)) else [])
         for form in forms:
             rows.append(chat("refuse", rng.choice(REFUSALS), form))
@@ -106,16 +109,16 @@ def text_rows(data: Path, benign: list[tuple[str, str]], base: list[tuple[str, s
             rows.append(closed(prompts, caption_of(text), follow, rng.choice(REFUSALS), "refuse_closed"))
     for q, a in benign:
         rows.append(chat("benign", a, q))
-    for q, a in benign[::4]:
+    for q, a in benign[::2]:
         text = rng.choice([q, q + " 1. 2. 3."])
         rows.append(closed(prompts, caption_of(text), rng.choice(FOLLOW), a, "benign_closed"))
     pairs = answers(data)
     rng.shuffle(pairs)
-    judged = [(q, a, True) for q, a, bad in pairs if bad][:700] + [(q, a, True) for q, a in base if not REFUSED.search(a)]
-    judged += [(q, a, False) for q, a, bad in pairs if not bad][:450]
-    judged += [(rng.choice(questions), rng.choice(REFUSALS), False) for _ in range(250)]
-    judged += [(q, a, False) for q, a in benign[:600]]
-    judged += [(rng.choice(FOLLOW), a, False) for _, a in benign[600:900]]
+    judged = [(q, a, True) for q, a, bad in pairs if bad][:350] + [(q, a, True) for q, a in base if not REFUSED.search(a)]
+    judged += [(q, a, False) for q, a, bad in pairs if not bad][:225]
+    judged += [(rng.choice(questions), rng.choice(REFUSALS), False) for _ in range(150)]
+    judged += [(q, a, False) for q, a in benign[:300]]
+    judged += [(rng.choice(FOLLOW), a, False) for _, a in benign[300:500]]
     judged += [(rng.choice(FOLLOW), a, True) for _, a in base if not REFUSED.search(a)]
     for q, a, bad in judged:
         rows.append(judge(prompts, q, clip(a, rng), bad, rng.random() < 0.4))

@@ -1,10 +1,14 @@
-"""The vision tower (CLIP architecture), LLaVA's projector, and the heads that only training needs."""
+"""The vision tower, LLaVA's projector, and the heads that only training needs.
+
+The tower is a SigLIP-type ViT: CLIP without class token and without the norm before the first layer. With a class token
+llama.cpp gives every patch its neighbour's position, so that no tower has the same output there and in Transformers.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from .pages import ALPHABET, LETTERS, PATCH, SIZE, SLOTS
 
@@ -14,10 +18,11 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def vision_config(hidden: int = 256, layers: int = 6, heads: int = 4) -> CLIPVisionConfig:
-    return CLIPVisionConfig(
+def vision_config(hidden: int = 256, layers: int = 6, heads: int = 4) -> SiglipVisionConfig:
+    return SiglipVisionConfig(
         hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        image_size=SIZE, patch_size=PATCH, projection_dim=hidden, hidden_act=ACTIVATION, attention_dropout=0.0,
+        image_size=SIZE, patch_size=PATCH, hidden_act=ACTIVATION, attention_dropout=0.0, layer_norm_eps=1e-5,
+        vision_use_head=False,
     )
 
 
@@ -37,9 +42,9 @@ class Projector(nn.Module):
 class Reader(nn.Module):
     """Tower + projector + dense heads: characters, spelled words, and word pieces against frozen embeddings."""
 
-    def __init__(self, config: CLIPVisionConfig, embeddings: torch.Tensor):
+    def __init__(self, config: SiglipVisionConfig, embeddings: torch.Tensor):
         super().__init__()
-        self.tower = CLIPVisionModel(config)
+        self.tower = SiglipVisionModel(config)
         self.projector = Projector(config.hidden_size, embeddings.shape[1])
         n = len(ALPHABET)
         self.chars = nn.Linear(config.hidden_size, SLOTS * n)
@@ -48,8 +53,8 @@ class Reader(nn.Module):
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, 320, 320) -> (B, 100, hidden): the last layer before its norm, class token dropped, as LLaVA takes it."""
-        return self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+        """(B, 3, 320, 320) -> (B, 100, hidden): the last layer before its norm, as LLaVA takes it."""
+        return self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
 
     def piece_logits(self, projected: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
         """Minus the squared distance to each embedding, scaled: training pulls a patch *onto* its word's embedding."""
