@@ -77,8 +77,9 @@ def caveat(answer: Answer) -> str:
 def story(answer: Answer) -> Iterator[str]:
     """What happened, a sentence a step, then the outcome."""
     t = trace(answer)
+    described = any(s.role == "caption" for s in t.steps)
     for s in t.steps:
-        yield from _sentences(s)
+        yield from _sentences(s, described)
     final = {
         Action.PASSED: "The answer was delivered as it was" + ("." if t.checked else ", not checked by any detector."),
         Action.REPAIRED: "The new answer was delivered" + ("." if t.checked else ", not checked by any detector."),
@@ -101,7 +102,7 @@ def totals(answer: Answer) -> str:
     return f"{len(steps)} step{'s' * (len(steps) != 1)}{tokens}, {answer.milliseconds / 1000:.1f} s"
 
 
-def _sentences(s: Step) -> Iterator[str]:
+def _sentences(s: Step, described: bool) -> Iterator[str]:
     seen = f"{s.images} image{'s' * (s.images != 1)}"
     if s.error:
         yield f"{_NAMES[s.role].capitalize()} broke: {s.error}."
@@ -111,7 +112,9 @@ def _sentences(s: Step) -> Iterator[str]:
     elif s.role == "caption":
         yield "Eyes closed: the model described an image for the question."
     elif s.role == "safe_answer":
-        yield "It answered again from the description, without any image."
+        yield "It answered again" + (
+            " from the description, without any image." if described else ", asked to be harmless."
+        )
     elif s.role == "detoxify":
         yield f"{s.model} rewrote the answer."
     elif s.role == "repair":
