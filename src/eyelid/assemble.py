@@ -29,10 +29,13 @@ def assemble(
     """A guard from a model spec (or an open backend) and a defence's name.
 
     `detector` is a classifier's spec or directory; None takes the shipped one where the defence needs one. Loading is
-    slow and blocking (seconds): call it from a thread in servers. Raises ConfigError and MissingDependency.
+    slow and blocking (seconds): call it from a thread in servers. `prompts` None takes those that the model was trained
+    with, if its spec says so, else the default set. Raises ConfigError and MissingDependency.
     """
-    from .specs import open_backend
+    from .specs import open_backend, prompts_for
 
+    if prompts is None and isinstance(model, str):
+        prompts = prompts_for(model)
     backend = open_backend(model) if isinstance(model, str) else model
     found = trained_detector(detector) if defense in TRAINED else None
     other = open_backend(rewriter) if isinstance(rewriter, str) else rewriter
