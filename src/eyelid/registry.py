@@ -33,6 +33,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
 }
 
+SINGULAR: dict[Kind, str] = {"backends": "backend", "detectors": "detector", "remedies": "remedy"}
 #: Which extra provides the optional top-level modules that built-in parts import.
 EXTRAS = {"torch": "hf", "transformers": "hf", "xllamacpp": "tiny", "onnxruntime": "tiny", "tokenizers": "tiny"}
 
@@ -47,7 +48,7 @@ def resolve(kind: Kind, name: str) -> type:
     """The class behind a name. Raises ConfigError (unknown name) or MissingDependency (extra not installed)."""
     known = names(kind)
     if name not in known:
-        raise ConfigError(f"unknown {kind.removesuffix('s')} {name!r}", hint=f"known: {', '.join(sorted(known))}")
+        raise ConfigError(f"unknown {SINGULAR[kind]} {name!r}", hint=f"known: {', '.join(sorted(known))}")
     module, _, attribute = known[name].partition(":")
     try:
         found: type = getattr(importlib.import_module(module), attribute)
