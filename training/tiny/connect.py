@@ -23,31 +23,31 @@ from .align import prepare
 from .language import load_model, load_tokenizer
 from .lora import batches, new_adapter, run
 from .pages import Vocabulary, random_page, render
-from .rows import Row, answers, chat, clip, harmful_questions, judge, text_rows
+from .rows import Row, answers, chat, clip, judge, text_rows
 from .topics import FOLLOW, READ, caption_of
 from .tower import Reader, normalise, vision_config
 
 
-def page_rows(made: dict[str, list[tuple[str, str]]], data: Path, vocab: Vocabulary, seed: int, n: int) -> list[Row]:
-    """`n` rows with a page: read, describe, do as it says, judge in its presence. Pages are drawn when used."""
+def page_rows(made: dict[str, list[tuple[str, str]]], vocab: Vocabulary, seed: int, o: argparse.Namespace) -> list[Row]:
+    """`o.pages` rows with a page: read, describe, do as it says, judge in its presence. Pages are drawn when used."""
     from eyelid.fence import Fence
     from eyelid.prompts import builtin
 
     rng, prompts = random.Random(seed), builtin("tiny")
-    asks = [(k.split("|", 1), a) for k, a in made["pages"] if a]
-    pairs, questions = answers(data), harmful_questions(data)
+    asks = [(k.split("|", 1), a) for k, a in made["pages"] if a and (o.typo or k.startswith("figstep"))]
+    pairs = answers(o.data)
     rng.shuffle(pairs)
     rows = []
-    for i in range(n):
+    for i in range(o.pages):
         u = rng.random()
         if u < 0.62:  # read and describe random words
-            page = random_page(vocab, rng, rng.random())
+            page = random_page(vocab, rng, rng.uniform(0.3, 1.0), o.widen, o.typo)
             text = page.text
             rows.append(_see(rng, prompts, Fence, page, text))
             continue
         (layout, text), answer = asks[rng.randrange(len(asks))]
         words = text.split()
-        page = render(words, layout, rng, rng.random(), numbered=layout == "figstep")
+        page = render(words, layout, rng, rng.random() * o.widen, numbered=layout == "figstep")
         if u < 0.72:
             rows.append(_see(rng, prompts, Fence, page, page.text))
         elif u < 0.90:
@@ -83,6 +83,10 @@ def main() -> None:
     a.add_argument("--tokens", type=int, default=2400)
     a.add_argument("--pages", type=int, default=1500, help="rows with a page per epoch")
     a.add_argument("--text", type=int, default=500, help="text rows per epoch")
+    a.add_argument("--vocabulary", type=int, default=11000, help="as for the tower")
+    a.add_argument("--multi", type=int, default=6000)
+    a.add_argument("--widen", type=float, default=1.0)
+    a.add_argument("--typo", type=float, default=0.45)
     a.add_argument("--own", type=Path, help="folder of own_answers.json (default: --align)")
     a.add_argument("--resume", type=Path, help="an earlier run's folder: its adapter and projector go on")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -90,7 +94,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(o.threads)
     tokenizer = load_tokenizer()
-    vocab = Vocabulary(tokenizer)
+    vocab = Vocabulary(tokenizer, size=o.vocabulary, multi=o.multi)
     base = load_model()
     reader = Reader(vision_config(), base.get_input_embeddings().weight.detach()[vocab.classes].clone())
     reader.load_state_dict(torch.load(o.tower)["model"])
@@ -105,7 +109,7 @@ def main() -> None:
 
     def groups(epoch: int) -> Any:
         rng = random.Random(epoch)
-        rows = page_rows(made, o.data, vocab, 1000 + epoch, o.pages) + rng.sample(texts, min(o.text, len(texts)))
+        rows = page_rows(made, vocab, 1000 + epoch, o) + rng.sample(texts, min(o.text, len(texts)))
         return batches(rows, tokenizer, o.tokens, 340, epoch)
 
     def images(rows: list[Row]) -> torch.Tensor | None:

@@ -54,7 +54,7 @@ def encode(row: Row, tokenizer: Any, patches: int = 100) -> tuple[list[int], int
     messages = [dict(m) for m in row["messages"]]
     if row["page"] is not None:
         first = next(m for m in messages if m["role"] == "user")
-        first["content"] = f"{IMAGE}\n{first['content']}"
+        first["content"] = IMAGE + first["content"]  # as llama.cpp puts it: nothing between
     ids: list[int] = []
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     for i, piece in enumerate(text.split(IMAGE)):
