@@ -65,9 +65,10 @@ _FOREIGN = {  # what people give by mistake, by how it starts
     b"\0\0\1\0": "an icon file",
     b"{": "a JSON text",
 }
-#: Each scan of a progressive JPEG costs a pass over all of its pixels; pictures have about ten. Bytes that follow the
-#: picture (phones append films) hold this marker once in 64 KiB by chance.
-_MAX_JPEG_SCANS = 500
+#: Each scan of a progressive JPEG costs a pass over all of its pixels, and a scan can be ten bytes; pictures have about
+#: ten scans. The budget leaves room for films that phones append to a picture: their bytes hold the marker by chance,
+#: once in 64 KiB. Small pictures count as _SCAN_FLOOR pixels: a pass has a cost of its own.
+_MAX_SCANNED_PIXELS, _SCAN_FLOOR = 4_000_000_000, 2_000_000
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,14 +87,15 @@ def decode(data: bytes, name: str, policy: ImagePolicy) -> ImagePart:
         raise ImageError(f"{name} is empty", hint="give an image file with content")
     if len(data) > policy.max_bytes:
         raise too_many_bytes(name, policy)
-    if data.startswith(_MAGIC["JPEG"]) and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise ImageError(f"{name} has an absurd number of scans", hint="save it again as an ordinary JPEG or PNG")
     with _quiet(), _faults(name):
         try:
             image = Image.open(io.BytesIO(data), formats=policy.formats)
         except UnidentifiedImageError:
             raise _unidentified(data, name, policy) from None
         with image:
+            scanned = data.count(b"\xff\xda") * max(image.width * image.height, _SCAN_FLOOR)
+            if image.format in ("JPEG", "MPO") and scanned > _MAX_SCANNED_PIXELS:
+                raise ImageError(f"{name} has an absurd number of scans", hint="save it anew as a plain JPEG or PNG")
             return _part(image, name, policy)
 
 

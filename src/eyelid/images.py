@@ -109,7 +109,7 @@ def _from_data_url(url: str, policy: ImagePolicy) -> bytes:
 
 def _from_file(path: str | os.PathLike[str], policy: ImagePolicy) -> tuple[bytes, str]:
     text = os.fsdecode(path)
-    name = repr(text) if len(text) <= 200 and text.isprintable() else f"the file (a path of {len(text)} characters)"
+    name = repr(text) if len(text) <= 200 and text.isprintable() else f"a path of {len(text)} characters"
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
