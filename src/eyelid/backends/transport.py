@@ -45,7 +45,7 @@ class _Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds: `total_s` for a whole call with its retries, `connect_s` and `silence_s` per attempt; and `max_bytes`."""
+    """`total_s` for a whole call with its retries, `connect_s` and `silence_s` per attempt, all in seconds."""
 
     total_s: float
     connect_s: float
@@ -128,7 +128,7 @@ class Transport:
             response.close()
 
     async def json(self, response: aiohttp.ClientResponse, first: bytes = b"") -> object:
-        """The whole body, of which `first` has been read. Raises BackendProtocol where it is not JSON or longer than the limit."""
+        """The whole body, of which `first` is read already. Raises BackendProtocol: not JSON, or too long."""
         raw = await self._bytes(response, self.limits.max_bytes, first)
         try:
             return loads(raw)
@@ -148,6 +148,7 @@ class Transport:
 
     async def _bytes(self, response: aiohttp.ClientResponse, limit: int, first: bytes = b"") -> bytes:
         whole = bytearray(first)
+        self.bound(len(whole), limit)
         while piece := await self.piece(response):
             whole += piece
             self.bound(len(whole), limit)
