@@ -366,7 +366,7 @@ def test_the_pixel_limit_holds_for_every_format(kind: str) -> None:
 
 def test_a_text_bomb_inside_a_png_is_refused() -> None:
     text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", "a" * 10**8, zip=True)
+    text.add_text("Comment", "a" * 3_000_000, zip=True)
     assert "is corrupt" in refusal(encoded(picture(), "PNG", pnginfo=text))
 
 
