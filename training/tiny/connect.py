@@ -2,8 +2,9 @@
 
     python -m training.tiny.connect --data DIR --tower runs/see/last.pt --align runs/align --out runs/connect --minutes 25
 
-The tower is frozen, projector and a second LoRA adapter learn; the first adapter is merged into the frozen base. Text
-rows are mixed in so that what stage 2 taught stays. No page of a benchmark and no harmful page is ever an input here.
+The tower is frozen and a second LoRA adapter learns; the first adapter is merged into the frozen base. Stage 1 put every
+patch onto the embedding of the word piece that it shows, so the projector can stay as it is too: what is learned here
+is to read a raster of repeated words. Text rows are mixed in so that what stage 2 taught stays. No page of a benchmark and no harmful page is ever an input here.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def main() -> None:
     a.add_argument("--multi", type=int, default=6000)
     a.add_argument("--widen", type=float, default=1.0)
     a.add_argument("--typo", type=float, default=0.45)
+    a.add_argument("--projector-lr", type=float, default=0.0, help="0: frozen, so that tower and adapter improve apart")
     a.add_argument("--own", type=Path, help="folder of own_answers.json (default: --align)")
     a.add_argument("--resume", type=Path, help="an earlier run's folder: its adapter and projector go on")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -126,7 +128,7 @@ def main() -> None:
         (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
 
     run(model, groups, minutes=o.minutes, lr=o.lr, out=o.out, images=images,
-        extra=list(reader.projector.parameters()), extra_lr=1e-4, save=save)
+        extra=list(reader.projector.parameters()) if o.projector_lr else [], extra_lr=o.projector_lr, save=save)
 
 
 if __name__ == "__main__":
