@@ -41,11 +41,7 @@ def test_a_whole_configuration_becomes_objects() -> None:
     found = parse(FULL, TEST_KEY="s3cret")
     assert found.model.spec == "openai:http://127.0.0.1:8000/v1#my-model"
     assert found.model.arguments() == {"timeout": 30, "api_key": "Bearer-s3cret"}
-    assert (found.defense.name, found.defense.options.judge_threshold, found.defense.options.low) == (
-        "hybrid",
-        0.4,
-        0.1,
-    )
+    assert (found.defense.name, found.defense.judge_threshold, found.defense.options.low) == ("hybrid", 0.4, 0.1)
     assert (found.defense.options.verify, found.defense.options.judge_style) == (False, "continuation")
     assert (found.defense.settings.unknown, found.defense.settings.failure) == ("refuse", "raise")
     assert found.prompts == Path("/etc/eyelid/my/prompts.toml")
@@ -61,6 +57,12 @@ def test_what_is_not_written_has_its_default(text: str) -> None:
 def test_a_defence_and_a_model_can_be_named_in_one_word() -> None:
     found = parse("model: hf:some/where\ndefense: ecso\n")
     assert (found.model.spec, found.defense.name) == ("hf:some/where", "ecso")
+
+
+def test_a_threshold_that_was_given_wins_over_the_one_that_was_measured() -> None:
+    assert parse("defense: {judge_threshold: 0.5}").defense.tuned(0.9).judge_threshold == 0.5
+    assert parse("defense: ecso").defense.tuned(0.9).judge_threshold == 0.9
+    assert parse("defense: ecso").defense.tuned(None) == config.Options()
 
 
 def test_an_unknown_key_is_refused_with_its_place_and_the_key_that_was_meant() -> None:
@@ -147,5 +149,5 @@ def test_the_documented_configuration_is_a_valid_one() -> None:
     docs = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
     found = parse(docs.partition("```yaml\n")[2].partition("```")[0], MY_SERVER_KEY="s3cret")
     assert found.model.arguments() == {"timeout_s": 60, "api_key": "s3cret"}
-    assert found.defense.options == config.Options(judge_style="continuation")
+    assert found.defense.tuned(0.9) == config.Options(judge_style="continuation")
     assert found.defense.settings == config.GuardSettings()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eyelid import models, tiny
+from eyelid import models, specs, tiny
 from eyelid.cli import main
 from eyelid.errors import ConfigError, MissingDependency
 
@@ -132,10 +132,15 @@ def test_the_embedded_model_stands_on_another_packages_file_and_on_adapters(publ
         "loras": {"align": {"file": "align.gguf", "scale": 1.0}, "judge": {"file": "judge.gguf", "scale": 0.0}},
         "image_size": 320,
         "n_ctx": 2048,
+        "judge_threshold": 0.37,
+        "prompts": "tiny",
     }
     folder = publish("tiny", {"mmproj.gguf": b"eyes", "align.gguf": b"a", "judge.gguf": b"j"}, runtime=runtime)
     manifest = models.manifest("tiny")
     models.verify(manifest)
+    assert specs.judge_threshold_for("tiny") == 0.37
+    assert (prompts := specs.prompts_for("tiny")) is not None
+    assert prompts.source == "tiny.toml"
     found = tiny.arguments(manifest)
     assert str(found.pop("model")).endswith("some_base/base.gguf")
     assert found == {

@@ -70,8 +70,15 @@ class DefenseConfig:
     name: Literal["none", "ecso", "protector", "hybrid", "blind", "refuse"] | None = None
     detector: str | None = None
     rewriter: str | None = None
+    #: None: the one that was measured for the model, else the preset's. Stands here to tell "not given" from a number.
+    judge_threshold: float | None = None
     options: Options = field(default_factory=Options, metadata={"flat": True})
     settings: GuardSettings = field(default_factory=GuardSettings, metadata={"flat": True})
+
+    def tuned(self, measured: float | None) -> Options:
+        """The preset's options; `measured` is the judge's threshold to take where none was given."""
+        threshold = measured if self.judge_threshold is None else self.judge_threshold
+        return self.options if threshold is None else dataclasses.replace(self.options, judge_threshold=threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +252,11 @@ class _Binder:
 def _places(kind: type) -> dict[str, tuple[type, Any]]:
     """Key -> (the class it belongs to, its annotation); fields marked flat lend their keys to the table around them."""
     hints = typing.get_type_hints(kind)
-    found = {f.name: (kind, hints[f.name]) for f in dataclasses.fields(kind) if not f.metadata.get("flat")}
+    own = {f.name: (kind, hints[f.name]) for f in dataclasses.fields(kind) if not f.metadata.get("flat")}
+    lent: dict[str, tuple[type, Any]] = {}
     for _, inner in _flat(kind):
-        found |= _places(inner)
-    return found
+        lent |= _places(inner)
+    return lent | own
 
 
 def _flat(kind: type) -> list[tuple[dataclasses.Field[Any], type]]:

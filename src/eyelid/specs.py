@@ -100,6 +100,15 @@ def prompts_for(spec: str) -> PromptSet | None:
     return tiny.prompts()
 
 
+def judge_threshold_for(spec: str) -> float | None:
+    """The self-judge's threshold that was measured for a model (the embedded one has one); None: the preset's."""
+    if spec.strip() != "tiny":
+        return None
+    from . import tiny
+
+    return tiny.judge_threshold()
+
+
 def _server(rest: str) -> dict[str, object]:
     example = "for example openai:http://127.0.0.1:8000/v1#my-model"
     base, _, name = rest.partition("#")

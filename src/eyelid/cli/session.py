@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 
-from .. import assemble, config, models, prompts, specs
+from .. import config, models, prompts, specs
+from ..assemble import TRAINED, assemble, trained_detector
 from ..errors import ConfigError
 from ..presets import DEFENSES
 from ..prompts import PromptSet
@@ -95,9 +96,10 @@ class Session:
         spec = conf.model.spec
         # The light checks first: nobody waits for a model only to read that a file is missing.
         self.prompts: PromptSet | None = prompts.load(conf.prompts) if conf.prompts else specs.prompts_for(spec)
-        if assemble.TRAINED & set(defenses):
+        self.options = conf.defense.tuned(specs.judge_threshold_for(spec))
+        if TRAINED & set(defenses):
             with busy("loading the detector"):
-                self.detector = assemble.trained_detector(conf.defense.detector)
+                self.detector = trained_detector(conf.defense.detector)
         with busy(f"loading {spec}"):
             self.backend = specs.open_backend(spec, **conf.model.arguments())
             if conf.defense.rewriter:
@@ -105,14 +107,14 @@ class Session:
 
     async def ask(self, request: Request, defense: str) -> Answer:
         """Answer `request` under `defense`. Raises what the guard raises."""
-        guard = assemble.assemble(
+        guard = assemble(
             self.backend,
             defense,
             detector=self.detector,
             rewriter=self.rewriter,
             prompts=self.prompts,
             settings=self.conf.defense.settings,
-            options=self.conf.defense.options,
+            options=self.options,
         )
         loop = asyncio.get_running_loop()
         start = loop.time()

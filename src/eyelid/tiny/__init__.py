@@ -32,6 +32,12 @@ def prompts() -> PromptSet | None:
     return builtin(name) if isinstance(name, str) else None
 
 
+def judge_threshold() -> float | None:
+    """From which probability on the embedded model's own judgement means harmful, if its manifest measured one."""
+    found = models.manifest(NAME).runtime.get("judge_threshold")
+    return float(found) if isinstance(found, int | float) else None
+
+
 def arguments(manifest: models.Manifest) -> dict[str, object]:
     """What the manifest's `runtime` table means as arguments of `LlamaCpp`. Raises ConfigError where it is unusable."""
     runtime, folder = manifest.runtime, manifest.folder
