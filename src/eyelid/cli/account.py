@@ -117,7 +117,7 @@ def _sentences(s: Step, described: bool) -> Iterator[str]:
         )
     elif s.role == "detoxify":
         yield f"{s.model} rewrote the answer."
-    elif s.role == "repair":
+    elif s.role == "repair" and s.model != "refuse":  # of a refusal, the outcome tells
         yield f"The remedy {s.model} took the answer's place."
     if s.verdict and s.verdict.detector == "always":
         yield "Every image is closed, whatever it shows."
