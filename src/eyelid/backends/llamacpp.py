@@ -13,6 +13,7 @@ What is known of llama.cpp (build 11549) and relied on here, each with a test in
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -83,7 +84,8 @@ class LlamaCpp:
             if value < 1:
                 raise ConfigError(f"{what} must be at least 1, got {value}")
         self.name = name or path.stem
-        self._clean = neutraliser((*gguf.control_tokens(path), MEDIA))
+        marker = os.environ.get("LLAMA_MEDIA_MARKER", MEDIA)  # without it llama.cpp makes up a random one each time
+        self._clean = neutraliser((*gguf.control_tokens(path), MEDIA, marker))
         self._adapters = {name: i for i, name in enumerate(loras or {})}
         self._default = self._checked(default_adapters or {}, ConfigError)
         self._images, self._image_size = mmproj is not None, image_size
