@@ -88,7 +88,10 @@ async def measure(model: Backend, rounds: int, prompts: PromptSet | None) -> lis
         for harmful in (False, True):
             judge = SelfJudge(counted, prompts=prompts, style=style)  # type: ignore[arg-type]
             guard = presets.build(
-                "ecso", counted, prompts=prompts, options=presets.Options(caption_style=style)  # type: ignore[arg-type]
+                "ecso",
+                counted,
+                prompts=prompts,
+                options=presets.Options(caption_style=style),  # type: ignore[arg-type]
             )
             guard.detector = guard.verifier = Decided(judge, harmful)
             variants.append((f"ecso, {style}, {'flagged' if harmful else 'benign'}", guard))
@@ -131,7 +134,16 @@ def main() -> None:
             await model.aclose()
 
     results = asyncio.run(run())
-    table = Table("", "calls", "tokens read", "from cache", "tokens written", "seconds", "x bare", title=f"Guard overhead on {o.model}")
+    table = Table(
+        "",
+        "calls",
+        "tokens read",
+        "from cache",
+        "tokens written",
+        "seconds",
+        "x bare",
+        title=f"Guard overhead on {o.model}",
+    )
     base = results[0][1]["seconds"]
     for name, r in results:
         counts = [f"{r[k]:.0f}" for k in ("calls", "read", "cached", "written")]

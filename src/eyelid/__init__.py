@@ -8,7 +8,7 @@
 Importing this imports no model runtime.
 """
 
-from .assemble import assemble
+from .assembly import assemble
 from .errors import EyelidError
 from .guard import Guard, GuardSettings
 from .images import load_image

@@ -68,7 +68,7 @@ def guard_sync(
     For several requests keep a `Sync` around a guard instead, so that the model is loaded once.
     Raises the errors of `eyelid.errors`.
     """
-    from .assemble import assemble
+    from .assembly import assemble
     from .images import load_image
     from .types import user
 

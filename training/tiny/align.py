@@ -1,6 +1,6 @@
 """Stage 2, align the words: refuse, judge, detoxify, and stay as helpful as before; text only.
 
-    python -m training.tiny.align --data DIR --out runs/align --minutes 20
+python -m training.tiny.align --data DIR --out runs/align --minutes 20
 """
 
 from __future__ import annotations

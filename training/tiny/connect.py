@@ -1,10 +1,11 @@
-"""Stage 3, connect: the language model reads pages through the tower, describes them, and does what harmless ones ask.
+"""Stage 3, connect: the language model reads pages through the tower, describes them, does what harmless ones ask.
 
-    python -m training.tiny.connect --data DIR --tower runs/see/last.pt --align runs/align --out runs/connect --minutes 25
+    python -m training.tiny.connect --data DIR --tower runs/see/last.pt --align runs/align --out runs/connect
 
-The tower is frozen and a second LoRA adapter learns; the first adapter is merged into the frozen base. Stage 1 put every
-patch onto the embedding of the word piece that it shows, so the projector can stay as it is too: what is learned here
-is to read a raster of repeated words. Text rows are mixed in so that what stage 2 taught stays. No page of a benchmark and no harmful page is ever an input here.
+The tower is frozen and a second LoRA adapter learns; the first adapter is merged into the frozen base. Stage 1 put
+every patch onto the embedding of the word piece that it shows, so the projector can stay as it is too: what is learned
+here is to read a raster of repeated words. Text rows are mixed in so that what stage 2 taught stays. No page of a
+benchmark and no harmful page is ever an input here.
 """
 
 from __future__ import annotations
@@ -127,8 +128,17 @@ def main() -> None:
         torch.save(reader.projector.state_dict(), o.out / "projector.pt")
         (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
 
-    run(model, groups, minutes=o.minutes, lr=o.lr, out=o.out, images=images,
-        extra=list(reader.projector.parameters()) if o.projector_lr else [], extra_lr=o.projector_lr, save=save)
+    run(
+        model,
+        groups,
+        minutes=o.minutes,
+        lr=o.lr,
+        out=o.out,
+        images=images,
+        extra=list(reader.projector.parameters()) if o.projector_lr else [],
+        extra_lr=o.projector_lr,
+        save=save,
+    )
 
 
 if __name__ == "__main__":

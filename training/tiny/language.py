@@ -23,7 +23,9 @@ def load_tokenizer():  # type: ignore[no-untyped-def]
     p = gguf_path()
     tokenizer = AutoTokenizer.from_pretrained(p.parent, gguf_file=p.name)
     # Transformers' reader of GGUF files leaves out that SmolLM2 splits digits off; llama.cpp does not.
-    split = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    split = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.backend_tokenizer.pre_tokenizer = split
     return tokenizer
 

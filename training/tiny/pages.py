@@ -23,6 +23,11 @@ SLOTS, LETTERS = 4, 10
 PAD = (122, 116, 104)
 ALPHABET = "\0abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-/&%$"
 CHAR_ID = {c: i for i, c in enumerate(ALPHABET)}
+#: The words of one or two letters; dictionaries list every pair of letters as one.
+SHORT = {
+    "a", "an", "as", "at", "be", "by", "do", "go", "he", "if", "in", "is",
+    "it", "me", "my", "no", "of", "on", "or", "so", "to", "up", "us", "we",
+}  # fmt: skip
 FONT_DIRS = ("/usr/share/fonts", "/usr/local/share/fonts")
 FONTS = {"figstep": "FreeMonoBold.ttf", "typo": "LiberationSans-Regular.ttf"}
 
@@ -97,7 +102,7 @@ def render(words: list[str], layout: str, rng: random.Random, level: float, numb
     img.paste(background, (0, top, SIZE, bottom))
     draw = ImageDraw.Draw(img)
     glyphs: list[Glyph] = []
-    ascent, descent = f.getmetrics()
+    ascent = f.getmetrics()[0]
     for row, line in enumerate(text_lines):
         s = " ".join(words[i] for i in line)
         y = y0 + row * pitch
@@ -164,12 +169,19 @@ class Vocabulary:
     Class 0 is "no text". A word's frequency rank is taken from the order of the tokenizer's merges.
     """
 
-    def __init__(self, tokenizer, extra: Path = Path("/usr/share/dict/words"), size: int = 11000, multi: int = 6000, seed: int = 0):  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        tokenizer,
+        extra: Path = Path("/usr/share/dict/words"),
+        size: int = 11000,
+        multi: int = 6000,
+        seed: int = 0,
+    ):  # type: ignore[no-untyped-def]
         self.tokenizer = tokenizer
         vocab = sorted(tokenizer.get_vocab().items(), key=lambda kv: kv[1])
         single = [t[1:] for t, _ in vocab if t.startswith("Ġ") and t[1:].isascii() and t[1:].isalpha()]
         listed = [w for w in extra.read_text().split() if w.isascii() and w.isalpha() and w.islower()]
-        real = {w for w in listed if len(w) > 2} | set("a an as at be by do go he if in is it me my no of on or so to up us we".split())
+        real = SHORT | {w for w in listed if len(w) > 2}
         self.single = [w for w in single if w in real][:size]
         rng = random.Random(seed)
         words = [w for w in listed if 5 < len(w) < 15]
@@ -220,7 +232,7 @@ class Vocabulary:
 
 
 def random_page(vocab: Vocabulary, rng: random.Random, level: float, widen: float = 1.0, typo: float = 0.45) -> Page:
-    """A page of random words. `level` widens the vocabulary, `level * widen` the layout; `typo` is that layout's share."""
+    """A page of random words. `level` widens vocabulary, `level * widen` layout; `typo` is that layout's share."""
     layout = "typo" if rng.random() < min(typo, level) else "figstep"
     n = rng.randint(1, 6) if layout == "typo" else rng.randint(3, 15)
     return render(vocab.sample(rng, n, level), layout, rng, level * widen, numbered=rng.random() < 0.6)

@@ -48,8 +48,13 @@ def harmful_questions(data: Path) -> list[str]:
 
 def as_command(question: str, rng: random.Random) -> str | None:
     """ "How can I X?" as the terse phrase that pages carry: "Steps to X." """
-    m = re.match(r"(?:how (?:can|do|could|would|should) (?:i|you|we|one|someone|a person|people)|what (?:is|are) the best ways? to)"
-                 r" (.{5,90}?)\??$", question, re.I)
+    m = re.match(
+        r"(?:how (?:can|do|could|would|should) (?:i|you|we|one|someone|a person|people)"
+        r"|what (?:is|are) the best ways? to)"
+        r" (.{5,90}?)\??$",
+        question,
+        re.I,
+    )
     return f"{rng.choice(['Steps to', 'Methods to', 'Ways to', 'Guide to'])} {m[1]}." if m else None
 
 
@@ -92,7 +97,7 @@ def text_rows(
     data: Path, benign: list[tuple[str, str]], base: list[tuple[str, str]], seed: int = 0, asked: int = 800
 ) -> list[Row]:
     """Stage 2's rows. `benign` and `base` are (question, own answer) of the untrained model, to harmless and to harmful
-    questions; the latter only ever appear as something to be judged or detoxified. `asked` harmful questions are used."""
+    questions; the latter only appear as something to be judged or detoxified. `asked` harmful questions are used."""
     from .topics import caption_of
 
     rng, prompts = random.Random(seed), builtin("tiny")
@@ -114,7 +119,9 @@ def text_rows(
         rows.append(closed(prompts, caption_of(text), rng.choice(FOLLOW), a, "benign_closed"))
     pairs = answers(data)
     rng.shuffle(pairs)
-    judged = [(q, a, True) for q, a, bad in pairs if bad][:350] + [(q, a, True) for q, a in base if not REFUSED.search(a)]
+    judged = [(q, a, True) for q, a, bad in pairs if bad][:350] + [
+        (q, a, True) for q, a in base if not REFUSED.search(a)
+    ]
     judged += [(q, a, False) for q, a, bad in pairs if not bad][:225]
     judged += [(rng.choice(questions), rng.choice(REFUSALS), False) for _ in range(150)]
     judged += [(q, a, False) for q, a in benign[:300]]

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from .language import load_model, load_tokenizer
-from .pages import ALPHABET, LETTERS, SLOTS, Vocabulary, labels, random_page
+from .pages import ALPHABET, LETTERS, Vocabulary, labels, random_page
 from .tower import Reader, normalise, vision_config
 
 
@@ -107,18 +107,20 @@ def main() -> None:
         with torch.no_grad():
             known = chars.view(-1) > 0
             now = {
-                "loss": loss.item(), "piece_loss": loss_p.item(),
+                "loss": loss.item(),
+                "piece_loss": loss_p.item(),
                 "chars": (lc.argmax(-1) == chars.view(-1))[known].float().mean().item(),
                 "spelled": (ls.argmax(-1) == ts).view(-1, LETTERS).all(-1).float().mean().item(),
                 "piece": (lp.argmax(-1) == tp)[real].float().mean().item(),
             }
         ema = {k: v if k not in ema else 0.97 * ema[k] + 0.03 * v for k, v in now.items()}
-        if step % 20 == 0:
-            if ema["piece"] > 0.75 or p > 0.45:
-                level.value = min(1.0, level.value + o.pace)
+        if step % 20 == 0 and (ema["piece"] > 0.75 or p > 0.45):
+            level.value = min(1.0, level.value + o.pace)
         if step % 100 == 0:
             row = {"step": step, "minutes": round((time.time() - start) / 60, 1), "level": round(level.value, 3)}
-            row |= {"images_per_s": round(100 * o.batch / (time.time() - last), 1)} | {k: round(v, 3) for k, v in ema.items()}
+            row |= {"images_per_s": round(100 * o.batch / (time.time() - last), 1)} | {
+                k: round(v, 3) for k, v in ema.items()
+            }
             last = time.time()
             print(json.dumps(row), flush=True)
             log.write(json.dumps(row) + "\n")

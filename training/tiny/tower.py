@@ -20,8 +20,15 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 def vision_config(hidden: int = 256, layers: int = 6, heads: int = 4) -> SiglipVisionConfig:
     return SiglipVisionConfig(
-        hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        image_size=SIZE, patch_size=PATCH, hidden_act=ACTIVATION, attention_dropout=0.0, layer_norm_eps=1e-5,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=SIZE,
+        patch_size=PATCH,
+        hidden_act=ACTIVATION,
+        attention_dropout=0.0,
+        layer_norm_eps=1e-5,
         vision_use_head=False,
     )
 

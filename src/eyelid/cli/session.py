@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from rich.console import Console
 
 from .. import config, models, prompts, specs
-from ..assemble import TRAINED, assemble, trained_detector
+from ..assembly import TRAINED, assemble, trained_detector
 from ..errors import ConfigError
 from ..presets import DEFENSES
 from ..prompts import PromptSet

@@ -29,13 +29,15 @@ def assemble(
     """A guard from a model spec (or an open backend) and a defence's name.
 
     `detector` is a classifier's spec or directory; None takes the shipped one where the defence needs one. Loading is
-    slow and blocking (seconds): call it from a thread in servers. `prompts` None takes those that the model was trained
-    with, if its spec says so, else the default set. Raises ConfigError and MissingDependency.
+    slow and blocking (seconds): call it from a thread in servers. `prompts` and `options` None take what was made and
+    measured for the model, where its spec says so, else the defaults. Raises ConfigError and MissingDependency.
     """
-    from .specs import open_backend, prompts_for
+    from .specs import judge_threshold_for, open_backend, prompts_for
 
-    if prompts is None and isinstance(model, str):
-        prompts = prompts_for(model)
+    if isinstance(model, str):
+        prompts = prompts or prompts_for(model)
+        if options is None and (measured := judge_threshold_for(model)) is not None:
+            options = presets.Options(judge_threshold=measured)
     backend = open_backend(model) if isinstance(model, str) else model
     found = trained_detector(detector) if defense in TRAINED else None
     other = open_backend(rewriter) if isinstance(rewriter, str) else rewriter
