@@ -87,7 +87,7 @@ def _write_peft(base: Base, seed: int, folder: Path) -> None:
             out, width = w.shape
             key = f"base_model.model.model.language_model.{layer}"
             state[f"{key}.lora_A.weight"] = torch.randn(RANK, width, generator=random) / width**0.5
-            state[f"{key}.lora_B.weight"] = torch.randn(out, RANK, generator=random) * 0.04
+            state[f"{key}.lora_B.weight"] = torch.randn(out, RANK, generator=random) * 0.07
     folder.mkdir()
     save_file(state, folder / "adapter_model.safetensors")
     config = {
