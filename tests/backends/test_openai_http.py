@@ -126,7 +126,8 @@ async def test_a_server_that_ignores_the_wish_to_stream_is_read_whole():
 
 
 async def test_a_connection_is_used_again_after_an_answer_and_after_a_stream():
-    handlers = (streaming([HELLO]), streaming([HELLO]), completion(), completion())
+    late_end = streaming([HELLO], pause_s=0.02)
+    handlers = (late_end, late_end, completion(), completion())
     async with serving(*handlers) as server, model(server.url) as backend:
         for _ in range(2):
             await collect(backend)
@@ -443,6 +444,8 @@ async def test_proxies_of_the_environment_are_used_only_when_asked(monkeypatch: 
         "http://host/v1?key=secret",
         "http://host/v1#m",
         "http://good.example\\@bad.example/v1",
+        "http://good.example\\.bad.example/v1",
+        "http://host/v1\\x",
         "http://host/v1\n",
         "http://host/v1/chat/completions",
     ],
@@ -526,9 +529,10 @@ async def test_closing_twice_is_fine_and_a_closed_backend_says_so():
 
 
 async def test_a_session_of_the_callers_stays_open():
-    async with serving(completion()) as server, aiohttp.ClientSession(raise_for_status=True) as session:
+    async with serving(completion(), status(404)) as server, aiohttp.ClientSession(raise_for_status=True) as session:
         async with model(server.url, session=session) as backend:
             assert (await backend.generate(ASK)).text == "Hello."
+            await both(backend, BackendRejected)
         assert not session.closed
 
 
@@ -571,6 +575,8 @@ def test_waits_grow_are_jittered_and_stay_within_the_budget():
     assert policy.wait(6, passing, None, later) is None
     assert policy.wait(1, BackendRejected("x"), None, later) is None
     assert policy.wait(1, BackendUnavailable("x", retry_after=50), None, time.monotonic() + 10) is None
+    assert policy.wait(1, BackendUnavailable("x", retry_after=50), None, later) is not None
+    assert policy.wait(1, BackendUnavailable("x", retry_after=61), None, later) is None
 
 
 @pytest.mark.parametrize(

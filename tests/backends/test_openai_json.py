@@ -166,6 +166,8 @@ def test_tool_calls_are_put_together_from_their_pieces():
     assert read_stream(*openai, late, chunk(reason="tool_calls"))[1].tool_calls == calls
     no_index = [piece(None, "a", name="look", arguments='{"x":1}'), piece(None, "b", name="go", arguments="{}")]
     assert read_stream(*no_index, chunk(reason="tool_calls"))[1].tool_calls == calls
+    bare = [piece(None, "a", name="look"), piece(None, None, arguments='{"x":1}'), no_index[1]]
+    assert read_stream(*bare, chunk(reason="tool_calls"))[1].tool_calls == calls
     index_repeated = [piece(0, "a", name="look", arguments='{"x":1}'), piece(0, "b", name="go", arguments="{}")]
     assert read_stream(*index_repeated, chunk(reason="tool_calls"))[1].tool_calls == calls
 
@@ -239,9 +241,15 @@ def test_a_stream_reads_the_same_wherever_the_network_cuts_it(texts: list[str], 
 
 def test_events_may_span_lines_and_carry_other_fields():
     parser = SSEParser()
-    wire = b'\xef\xbb\xbfid: 7\nevent: message\nretry: 10\ndata: {"a":\ndata:1}\n\n: comment\n\ndata: two\n\ndata: cut'
+    wire = b'\xef\xbb\xbfdata: {"a":\nid: 7\nevent: message\nretry: 10\ndata:1}\n\n: comment\n\ndata: two\n\ndata: cut'
     assert parser.feed(wire) == ['{"a":\n1}', "two"]
     assert parser.close() == ["cut"]
+
+
+@given(st.integers(0, 22))
+def test_a_line_end_cut_in_two_ends_one_line(cut: int):
+    wire, parser = b"data: one\r\ndata: two\r\n\r\n", SSEParser()
+    assert parser.feed(wire[:cut]) + parser.feed(wire[cut:]) == ["one\ntwo"]
 
 
 @pytest.mark.parametrize(
@@ -298,6 +306,7 @@ def test_a_servers_message_is_shown_without_key_images_and_the_users_words():
         assert secret not in shown
     assert "cannot be read" in shown
     assert len(clean("long " * 1000)) == QUOTE
+    assert cleaner("", "k4")("bad key: k4") == "bad key: [key]"
 
 
 def test_a_message_is_one_text_even_from_several_parts():
