@@ -16,8 +16,8 @@ import transformers
 from ..errors import ConfigError, MissingDependency
 from .edge import neutraliser
 
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 _NO_LIMIT = 1 << 30  # tokenizers without a limit name a number far above this
-_BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError)  # what loading a bad checkpoint raises
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +48,24 @@ def load(
     """Open `path` (a directory or a hub name). Raises ConfigError where it cannot be used, MissingDependency."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind: Any = "auto" if dtype == "auto" else getattr(torch, dtype, None)
-    if kind != "auto" and not isinstance(kind, torch.dtype):
-        raise ConfigError(f"unknown dtype {dtype!r}", hint="auto, float32, bfloat16 or float16")
+    if dtype not in _DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}", hint=f"known: {', '.join(_DTYPES)}")
     t: Any = transformers  # largely untyped
     with _quiet():
         try:
             config = t.AutoConfig.from_pretrained(path, local_files_only=local)
             multimodal = type(config) in t.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+            reader = t.AutoProcessor if multimodal else t.AutoTokenizer
             opener = t.AutoModelForImageTextToText if multimodal else t.AutoModelForCausalLM
-            processor = t.AutoProcessor.from_pretrained(path, local_files_only=local)
-            model = opener.from_pretrained(path, dtype=kind, local_files_only=local).to(device).eval()
+            processor = reader.from_pretrained(path, local_files_only=local)
+            model = opener.from_pretrained(path, dtype=dtype, local_files_only=local).to(device).eval()
         except ImportError as e:
             reason = (str(e).strip().splitlines() or [""])[0][:200]
             raise MissingDependency(f"{name} needs a package that is not installed: {reason}") from None
-        except _BROKEN as e:
+        except (MemoryError, torch.OutOfMemoryError):
+            hint = "use a smaller model or dtype, or another device"
+            raise ConfigError(f"{name} does not fit into memory on {device}", hint=hint) from None
+        except Exception as e:  # a bad checkpoint can raise anything, depending on where it is bad
             hint = "give a complete checkpoint's directory or hub name, of an architecture that Transformers knows"
             raise ConfigError(f"Transformers cannot load {name} ({type(e).__name__})", hint=hint) from e
         for adapter, folder in adapters.items():
@@ -107,7 +110,7 @@ def _load_adapter(model: Any, name: str, adapter: str, folder: Path) -> None:
         raise ConfigError(f"adapter {adapter!r} is not a folder that PEFT saved", hint=f"looked in {folder}")
     try:
         model.load_adapter(str(folder), adapter_name=adapter)
-    except _BROKEN as e:
+    except Exception as e:  # as above
         hint = "give a folder that PEFT saved, trained on this architecture"
         raise ConfigError(f"adapter {adapter!r} cannot be loaded into {name} ({type(e).__name__})", hint=hint) from e
 
