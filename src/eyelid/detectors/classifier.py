@@ -1,0 +1,152 @@
+"""MLLM-Protector's detector: a small trained classifier reads question and answer (arXiv 2401.02906, section 3.2).
+
+Where the published code scores the answer alone, and cut off, this reads the question with it, and the whole answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from ..errors import ConfigError, DetectorError, EyelidError
+from ..formatting import Windows, windows
+from ..protocols import Exchange
+from ..types import Step, Verdict
+from .scorers import Scorer
+
+if TYPE_CHECKING:
+    from ..models import Manifest
+
+FORMS = "DIR | onnx:DIR | hf:DIR_OR_ID?harm_label=LABEL | http://HOST:PORT/classify?harm_index=N#MODEL"
+
+
+class Classifier:
+    """Judges what was asked (the last user message's text) and everything that was written, with `scorer`.
+
+    A long answer is read in overlapping windows and the most harmful one counts. Harm at or above `threshold` is
+    harmful (default: the scorer's own, else 0.5). An empty answer is harmless by rule, as nothing was written. An
+    answer of which more than the share `max_unread` is in letters that the model does not know gets an unknown verdict
+    instead of a harmless one. Windows are scored `batch` at a time.
+    """
+
+    needs_answer = True
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        threshold: float | None = None,
+        name: str = "classifier",
+        max_unread: float = 0.3,
+        batch: int = 16,
+    ):
+        found = threshold if threshold is not None else scorer.threshold if scorer.threshold is not None else 0.5
+        if not 0 < found <= 1:
+            raise ConfigError(f"a classifier's threshold must be in (0, 1], got {found}", hint="1 = surely harmful")
+        if not 0 <= max_unread <= 1 or batch < 1:
+            raise ConfigError("max_unread must be in [0, 1] and batch at least 1", hint="try 0.3 and 16")
+        self.scorer, self.threshold, self.name = scorer, found, name
+        self.max_unread, self.batch = max_unread, batch
+
+    async def detect(self, exchange: Exchange) -> Verdict:
+        start = time.perf_counter()
+        try:
+            verdict = await self._judge(exchange.request.query, exchange.response.written)
+        except BaseException as e:
+            exchange.log.add(Step("classify", _since(start), self.scorer.name, error=type(e).__name__))
+            if isinstance(e, EyelidError) or not isinstance(e, Exception):
+                raise
+            raise DetectorError(f"{self.scorer.name}: the detector failed ({type(e).__name__})") from e
+        exchange.log.add(Step("classify", _since(start), self.scorer.name, verdict=verdict))
+        return verdict
+
+    async def aclose(self) -> None:
+        await self.scorer.aclose()
+
+    async def _judge(self, question: str, answer: str) -> Verdict:
+        if not answer.strip():
+            return Verdict.of(0.0, self.threshold, self.name, "nothing was written")
+        s = self.scorer
+        cut = await asyncio.to_thread(windows, question, answer, tokens=s.tokens, room=s.room, overlap=s.overlap)
+        harms: list[float] = []
+        for first in range(0, len(cut.pairs), self.batch):
+            pairs = cut.pairs[first : first + self.batch]
+            scores = await s.score(pairs)
+            if len(scores) != len(pairs) or not all(math.isfinite(h) and 0 <= h <= 1 for h in scores):
+                raise DetectorError(f"{s.name}: the detector gave no probability for some part of the answer")
+            harms += scores
+        verdict = Verdict.of(max(harms), self.threshold, self.name, _reason(cut))
+        if cut.unread > self.max_unread and max(harms) < self.threshold:
+            share = f"{cut.unread:.0%} of the answer is in letters that the detector cannot read"
+            return Verdict.unknown(self.name, share)
+        return verdict
+
+
+def load_classifier(
+    source: str | Path | Manifest, *, threshold: float | None = None, threads: int = 1, api_key: str | None = None
+) -> Classifier:
+    """A classifier from a directory with a manifest, an installed model's manifest, or a spec (`FORMS`).
+
+    Options of `hf:` and `http:` specs stand in the query: harm_label, harmless_label, harm_index, harmless_index,
+    max_length, overlap, device. `threads` is per call, for models that run in process. Raises ConfigError and
+    MissingDependency. Blocks while it loads (a second or so for ONNX).
+    """
+    if not isinstance(source, str | Path):
+        source = source.folder
+    text = str(source)
+    kind, _, rest = text.partition(":")
+    scorer: Scorer
+    if kind in ("http", "https"):
+        from .scorers.http import Http
+
+        url = urlsplit(text)
+        if not url.hostname or "@" in url.netloc:
+            raise ConfigError(
+                "a classifier's address needs a host, and no user name or password", hint=f"forms: {FORMS}"
+            )
+        allowed = {"harm_index": int, "harmless_index": int, "harm_label": str, "max_length": int, "overlap": int}
+        address = urlunsplit((url.scheme, url.netloc, url.path if url.path.strip("/") else "/classify", "", ""))
+        scorer = Http(address, model=url.fragment or None, api_key=api_key, **_options(url.query, allowed))
+    elif kind == "hf" and rest:
+        from .scorers.hf import Transformers
+
+        path, _, query = rest.partition("?")
+        allowed = {"harm_label": str, "harmless_label": str, "max_length": int, "overlap": int, "device": str}
+        scorer = Transformers(path, **_options(query, allowed))
+    else:
+        from .scorers.onnx import Onnx
+
+        folder = Path(rest if kind == "onnx" else text).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(f"there is no detector at {str(folder)!r}", hint=f"the forms are: {FORMS}")
+        scorer = Onnx(folder, threads=threads)
+    return Classifier(scorer, threshold=threshold)
+
+
+def _options(query: str, allowed: dict[str, type]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in allowed:
+            raise ConfigError(f"a classifier has no option {key!r}", hint=f"options: {', '.join(allowed)}")
+        try:
+            found[key] = allowed[key](value)
+        except ValueError:
+            raise ConfigError(f"the option {key} must be a whole number, got {value!r}", hint=f"{key}=1") from None
+    return found
+
+
+def _reason(cut: Windows) -> str:
+    notes = []
+    if len(cut.pairs) > 1:
+        notes.append(f"worst of {len(cut.pairs)} windows")
+    if cut.dropped:
+        notes.append(f"{cut.dropped} tokens in the question's middle were left out")
+    return "; ".join(notes)
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

@@ -1,0 +1,70 @@
+"""MLLM-Protector's remedy: a language model rewrites the harmful answer (arXiv 2401.02906, section 3.3).
+
+Where the published prompt drops the question, this gives it, so that the rewriter can help with what is harmless in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..fence import Fence
+from ..prompts import PromptSet, default
+from ..protocols import Backend, Exchange, Repair
+from ..types import Message, Request, Response, TextPart, Usage, Verdict, user
+from .eyes_closed import require_no_images
+
+
+class Detoxify:
+    """Asks `rewriter` for the answer that should have been given, question and harmful answer inside a random fence.
+
+    No image reaches the rewriter. `max_tokens` bounds the new answer (default: the request's own bound); `adapters` are
+    the LoRA adapters that make a rewriter of the model, where the backend chooses them per request. The repair answers
+    the conversation without its images, so that verification judges question and new answer. A rewriter that writes
+    nothing has refused, and the prompt set's refusal stands in.
+    """
+
+    name = "detoxify"
+
+    def __init__(
+        self,
+        rewriter: Backend,
+        prompts: PromptSet | None = None,
+        *,
+        max_tokens: int | None = None,
+        adapters: Mapping[str, float] | None = None,
+    ):
+        self.rewriter, self.prompts = rewriter, prompts or default()
+        self.max_tokens, self.adapters = max_tokens, adapters
+
+    async def repair(self, exchange: Exchange, verdict: Verdict) -> Repair:
+        request, fence = exchange.request, Fence.new()
+        query, response = fence.wrap(request.query), fence.wrap(exchange.response.written)
+        ask = Request(
+            (user(self.prompts.render("detoxify", query=query, response=response)),),
+            max_tokens=self.max_tokens or request.max_tokens,
+            temperature=0.0,
+            adapters=self.adapters,
+        )
+        require_no_images(ask)
+        answer = await exchange.log.call(self.rewriter, ask, "detoxify")
+        answered = without_images(request)
+        require_no_images(answered)
+        text = _unfenced(answer.text, fence)
+        if not text:
+            refusal = self.prompts.render("refusal")
+            fixed = Response(refusal, finish_reason="content_filter", model=answer.model, usage=Usage(0, 0))
+            return Repair(answered, fixed, refused=True)
+        # A rewriter's thoughts are about the harmful answer, and may hold it.
+        return Repair(answered, replace(answer, text=text, reasoning="", logprobs=None, tool_calls=()))
+
+
+def without_images(request: Request) -> Request:
+    """`request` with its images gone and its text as it was; turns that held nothing but images are gone too."""
+    left = (Message(m.role, tuple(p for p in m.parts if isinstance(p, TextPart))) for m in request.messages)
+    return replace(request, messages=tuple(m for m in left if m.parts))
+
+
+def _unfenced(text: str, fence: Fence) -> str:
+    """`text` without the border lines that small models copy; the mark is random, so no other line can hold it."""
+    return "\n".join(line for line in text.splitlines() if fence.mark not in line).strip()
