@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from eyelid.backends.openai_errors import QUOTE, cleaner, error_from_json
 from eyelid.backends.openai_json import StreamReader, response_from_json, to_json
 from eyelid.backends.sse import SSEParser
-from eyelid.errors import BackendError, BackendProtocol, BackendRejected, BackendUnavailable, InputError, Unsupported
+from eyelid.errors import (
+    BackendError,
+    BackendProtocol,
+    BackendRejected,
+    BackendTimeout,
+    BackendUnavailable,
+    InputError,
+    Unsupported,
+)
 from eyelid.types import Message, Request, TextPart, ToolCall, Usage, assistant, system, user
 
 from ..helpers import picture
@@ -271,6 +279,10 @@ def test_a_line_end_cut_in_two_ends_one_line(cut: int):
         (404, {"message": "The model `x` does not exist."}, BackendRejected, None, "/v1"),
         (404, "404 page not found", BackendRejected, None, "/v1"),
         (413, {}, BackendRejected, None, "smaller"),
+        (413, {"message": "The prompt or input image is too large."}, BackendRejected, None, "smaller"),
+        (408, {"message": "The input took too long."}, BackendTimeout, None, "again"),
+        (429, {"message": "Input too large: limit of tokens per minute."}, BackendUnavailable, None, "later"),
+        (404, {"message": "No endpoints found that support image input"}, Unsupported, "images", "vision"),
         (422, {"message": "temperature: must be at most 2"}, BackendRejected, None, ""),
         (429, {"message": "Slow down."}, BackendUnavailable, None, "later"),
         (429, {"message": "You exceeded your quota.", "code": "insufficient_quota"}, BackendRejected, None, "quota"),

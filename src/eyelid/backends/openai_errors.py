@@ -11,7 +11,7 @@ QUOTE = 300  # characters of the server's own words that an error repeats
 _RUN = 12  # a run this long that also stands in the request counts as quoted from it
 _CONTEXT = re.compile(
     r"context.?(length|size|window)|(exceeds?|maximum|available) .{0,20}context|max_model_len|exceed_context"
-    r"|(prompt|input|request) .{0,20}too (long|large)|too many tokens|larger than the max context",
+    r"|(prompt|input) .{0,20}too (long|large)|too many tokens|larger than the max context",
     re.IGNORECASE | re.DOTALL,
 )
 _IMAGES = re.compile(
@@ -19,6 +19,9 @@ _IMAGES = re.compile(
     r"|not a multi-?modal|mmproj|at most \d+ image|required for image input|invalid content type.{0,20}image",
     re.IGNORECASE | re.DOTALL,
 )
+#: Statuses whose message says what is wrong with the request. 500: llama.cpp's for a model that cannot take images;
+#: 404: OpenRouter's. Not 408, 413 or 429, which speak of requests that took too long or are too many.
+_ABOUT_THE_REQUEST = (400, 404, 415, 422, 500, 501)
 _BY_TYPE = {"rate_limit": 429, "overloaded": 503, "unavailable": 503, "timeout": 408, "authentication": 401}
 
 
@@ -43,7 +46,7 @@ def error_from_json(
     quoted = f": {clean(message)}" if message else ""
     known = f"{kind} {message}"
 
-    if status < 500 or status in (500, 501):  # llama.cpp answers 500 where a model cannot take images
+    if status in _ABOUT_THE_REQUEST:
         if _CONTEXT.search(known):
             hint = "shorten the conversation, lower max_tokens, or start the server with a longer context"
             return BackendRejected(f"the prompt does not fit the model's context{quoted}", hint=hint, status=status)
