@@ -26,13 +26,13 @@ from eyelid.errors import (
 from eyelid.protocols import Backend
 from eyelid.types import Chunk, Request, Response, assistant, system, user
 
-from .local import drawing, llamacpp, needs_weights, transformers_backend  # noqa: F401  # fixtures
+from .local import drawing, needs_weights
 
 pytestmark = [pytest.mark.real, needs_weights]
 
 
 @pytest.fixture
-def model(transformers_backend: Backend) -> Backend:  # noqa: F811
+def model(transformers_backend: Backend) -> Backend:
     return transformers_backend
 
 
@@ -90,7 +90,7 @@ CONVERSATIONS = [
 @pytest.mark.parametrize("adapters", [{}, {"first": 0.5, "second": 0.2}])
 async def test_both_runtimes_read_the_same_tokens_and_think_alike(
     model: Backend,
-    llamacpp: Backend,  # noqa: F811
+    llamacpp: Backend,
     messages: tuple[object, ...],
     adapters: dict[str, float],
 ) -> None:

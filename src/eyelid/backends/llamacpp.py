@@ -105,9 +105,12 @@ class LlamaCpp:
             p.n_gpu_layers = n_gpu_layers
         p.cache_ram_mib = 0 if loras else 512
         p.verbosity, p.warmup, p.ui, p.endpoint_slots = -1, False, False, False
+        p.endpoint_metrics = True
         p.api_keys = [secrets.token_hex(32)]
         try:
             self._server: Any = xllamacpp.Server(p)
+            # Answered by llama.cpp's loop, so it runs by now. Freed before it does, the server would wait for it forever.
+            self._server.handle_metrics()
         except (RuntimeError, ValueError):
             parts = [model, *([] if mmproj is None else [mmproj]), *(loras or {}).values()]
             raise ConfigError(
