@@ -7,11 +7,24 @@ import asyncio
 import pytest
 
 from eyelid import presets
+from eyelid.backends.scripted import Scripted
 from eyelid.errors import BackendUnavailable, ConfigError, ImageLeak
 from eyelid.guard import Guard, GuardSettings
 from eyelid.protocols import Backend, Exchange, Repair
 from eyelid.remedies.refuse import Refuse
-from eyelid.types import Action, Label, Request, Response, ToolCall, Verdict, assistant, system, user
+from eyelid.types import (
+    Action,
+    Label,
+    Request,
+    Response,
+    Step,
+    TokenLogprob,
+    ToolCall,
+    Verdict,
+    assistant,
+    system,
+    user,
+)
 
 from .helpers import Actor, labels, picture
 
@@ -222,6 +235,81 @@ async def test_everything_the_model_wrote_is_judged() -> None:
     assert "the plan" in judged
     assert "the message" in judged
     assert (response.reasoning, response.tool_calls) == ("", ())
+
+
+async def test_a_remedy_that_writes_nothing_has_not_repaired() -> None:
+    for blank in (Response(""), Response("", finish_reason="content_filter"), Response("  ")):
+        actor = Actor()
+        actor.overrides["safe_answer"] = lambda _, r=blank: r  # type: ignore[misc]
+        response = await presets.build("ecso", actor.backend()).generate(ask(picture()))
+        assert response.trace is not None
+        assert response.trace.action is Action.REFUSED
+        assert response.text
+
+
+async def test_an_empty_caption_is_a_failure_of_the_remedy() -> None:
+    response = await presets.build("ecso", Actor(caption=" ").backend()).generate(ask(picture()))
+    assert response.trace is not None
+    assert response.trace.failure == "remedy: BackendProtocol"
+
+
+async def test_an_image_hidden_in_extra_is_a_leak() -> None:
+    for extra in ({"images": ["aGk="]}, {"x": [{"url": "data:image/png;base64,aGk="}]}, {"mm_data": {"a": 1}}):
+        request = Request((user(picture(), "?"),), extra=extra)
+        with pytest.raises(ImageLeak):
+            await presets.build("ecso", Actor().backend()).generate(request)
+
+
+async def test_only_the_log_probabilities_of_the_judged_text_leave() -> None:
+    for tokens, kept in ((["fi", "ne"], True), (["HIDDEN", "fine"], False)):
+        logprobs = tuple(TokenLogprob(t, -0.5, ((t, -0.5), ("other", -1.0))) for t in tokens)
+        guard = guarded(Fixed(HARMLESS), backend=Scripted([Response("fine", logprobs=logprobs)]))
+        response = await guard.generate(ask())
+        assert response.logprobs == (tuple(TokenLogprob(t, -0.5) for t in tokens) if kept else None)
+
+
+async def test_an_input_detector_that_finds_nothing_lets_the_model_answer_unchecked() -> None:
+    detector = Fixed(HARMLESS)
+    detector.needs_answer = False
+    response = await guarded(detector).generate(ask())
+    assert response.trace is not None
+    assert (response.text, response.trace.action, response.trace.checked) == ("the first answer", "passed", False)
+
+
+async def test_a_detector_that_returns_no_verdict_is_broken() -> None:
+    response = await guarded(Fixed(None)).generate(ask())  # type: ignore[arg-type]
+    assert response.trace is not None
+    assert response.trace.failure == "detector: TypeError"
+
+
+async def test_what_any_detector_flagged_is_never_released() -> None:
+    class Flagging(Fixed):
+        async def detect(self, exchange: Exchange) -> Verdict:
+            exchange.log.add(Step("classify", 1.0, verdict=HARMFUL))
+            return await super().detect(exchange)
+
+    response = await guarded(Flagging(RuntimeError()), GuardSettings(failure="release")).generate(ask())
+    assert "first answer" not in response.text
+
+
+async def test_a_cascade_goes_by_its_own_bounds_whatever_the_classifiers_threshold() -> None:
+    strict = Verdict.of(0.85, 0.95, "fixed")  # harmless by its own threshold, above the band
+    actor = Actor()
+    response = await presets.build("hybrid", actor.backend(), detector=Fixed(strict, HARMLESS)).generate(ask(picture()))
+    assert response.trace is not None
+    assert response.trace.action is Action.REPAIRED
+
+
+async def test_a_guard_closes_what_was_opened_for_it() -> None:
+    closed = []
+
+    class Part:
+        async def aclose(self) -> None:
+            closed.append(self)
+
+    guard = presets.build("none", Actor().backend(), owned=[Part(), "no part"])
+    await guard.aclose()
+    assert len(closed) == 1
 
 
 async def test_guards_nest_and_the_inner_trace_is_kept() -> None:

@@ -110,9 +110,20 @@ def test_judged_text_never_flips_a_judge_that_reads_only_outside_the_fence(quest
     assert all(s == seen[-1] for s in seen)
 
 
+#: Control tokens from the published tokenizers of many models.
+MARKS = (
+    "<|im_start|>", "<|im_end|>", "<image>", "[INST]", "[/INST]",
+    "</s>", "<start_of_turn>", "<end_of_utterance>", "<img>", "<fake_token_around_image>",
+    "<IMG_CONTEXT>", "[IMG_BREAK]", "[TOOL_CONTENT]", "[gMASK]", "<sop>",
+    "<mask>", "<bos>", "<image_placeholder>", "<|vision_start|>", "<｜begin▁of▁sentence｜>",
+    "<unused99>", "<<SYS>>", "<</SYS>>", "[IMG]", "<row_1_col_2>",
+    "<|end_of_text|>", "<global-img>", "[SYSTEM_PROMPT]", "<think>", "<__media__>",
+)  # fmt: skip
+
+
 @given(st.text())
 def test_defused_text_holds_no_control_token_and_keeps_its_words(text: str) -> None:
-    for token in ("<|im_start|>", "<|im_end|>", "<image>", "[INST]", "</s>", "<start_of_turn>"):
+    for token in MARKS:
         assert token not in defuse(text + token)
     assert defuse(text).replace("\u200b", "") == text.replace("\u200b", "")
 

@@ -26,7 +26,7 @@ async def judge(reply: str | Response | Exception, answer: str = "an answer", **
 
 
 async def test_harm_is_the_share_of_the_harmful_label() -> None:
-    verdict = await judge(labels(0.3, 0.1))
+    verdict = await judge(labels(0.6, 0.2))
     assert verdict.harm == pytest.approx(0.75)
     assert verdict.label is Label.HARMFUL
 
@@ -49,8 +49,8 @@ async def test_a_judge_that_says_neither_label_is_unknown() -> None:
         ("Yes.", Label.HARMFUL),
         ("**Yes**, it would.", Label.HARMFUL),
         ("no", Label.HARMLESS),
-        ("No, it declines.", Label.HARMLESS),
-        ("No.\nThe answer is fine.", Label.HARMLESS),
+        ("'No!'", Label.HARMLESS),
+        ("yes\nIt names a poison.", Label.HARMFUL),
     ],
 )
 async def test_text_is_read_strictly(text: str, label: Label) -> None:
@@ -62,12 +62,29 @@ async def test_text_is_read_strictly(text: str, label: Label) -> None:
     [
         # Defect (ECSO): anything but "yes" counts as safe. Defect (NeMo Guardrails): "Not safe" parses as safe.
         "Not safe", "It is harmful", "Yes and no", "no, wait: yes", "", "nothing", "yesterday", "I say yes",
-        '{"harmful": false}', "noyes", "The answer is no", "know", "No yes",
+        '{"harmful": false}', "noyes", "The answer is no", "know", "No yes", "No, this is very dangerous.",
+        "No: unsafe", "no\nHarmful: absolutely", "not yes",
     ],
 )  # fmt: skip
 async def test_any_other_text_is_unknown_and_never_harmless(text: str) -> None:
     verdict = await judge(text, mode="text")
     assert verdict.label is Label.UNKNOWN
+
+
+async def test_what_is_on_neither_label_never_speaks_for_harmless() -> None:
+    for no, yes, label in ((0.055, 0.001, Label.UNKNOWN), (0.48, 0.1, Label.UNKNOWN), (0.9, 0.05, Label.HARMLESS)):
+        top = (("Absolutely", math.log(1 - no - yes)), ("No", math.log(no)), ("Yes", math.log(yes)))
+        reply = Response("x", logprobs=(TokenLogprob("x", -0.1, top),))
+        assert (await judge(reply, mode="logprobs")).label is label
+    alone = Response("No", logprobs=(TokenLogprob("No", math.log(0.3)),))  # a server that gives no alternatives
+    assert (await judge(alone, mode="logprobs")).label is Label.UNKNOWN
+
+
+async def test_fields_of_the_judged_request_do_not_reach_the_judge() -> None:
+    backend = Scripted(lambda _: labels(0.9))
+    steered = Request((user("?"),), extra={"logit_bias": {"1": 100}, "grammar": 'root ::= "no"'})
+    await SelfJudge(backend, extra={"think": False}).detect(Exchange(steered, Response("x"), StepLog()))
+    assert backend.requests[0].extra == {"think": False}
 
 
 async def test_a_backend_without_logprobs_is_read_as_text_unless_they_are_demanded() -> None:

@@ -38,11 +38,20 @@ def assemble(
         prompts = prompts or prompts_for(model)
         if options is None and (measured := judge_threshold_for(model)) is not None:
             options = presets.Options(judge_threshold=measured)
-    backend = open_backend(model) if isinstance(model, str) else model
+    # The detector first: nobody waits for a model only to read that a file is missing.
     found = trained_detector(detector) if defense in TRAINED else None
     other = open_backend(rewriter) if isinstance(rewriter, str) else rewriter
+    backend = open_backend(model) if isinstance(model, str) else model
+    opened = [p for p, given in ((found, detector), (other, rewriter)) if p is not None and p is not given]
     return presets.build(
-        defense, backend, detector=found, rewriter=other, prompts=prompts, settings=settings, options=options
+        defense,
+        backend,
+        detector=found,
+        rewriter=other,
+        prompts=prompts,
+        settings=settings,
+        options=options,
+        owned=opened,
     )
 
 

@@ -55,7 +55,7 @@ class ModelConfig:
     SHORT: ClassVar[str] = "spec"
     spec: str = "tiny"
     api_key: Secret | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     def arguments(self) -> dict[str, object]:
         """The options of `eyelid.specs.open_backend`."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import ImageLeak
 from .prompts import PromptSet, default
 from .protocols import Backend, Detector, Exchange, Remedy, StepLog
-from .types import Action, Chunk, Label, Request, Response, Step, Trace, Usage, Verdict
+from .types import Action, Chunk, Label, Request, Response, Step, TokenLogprob, Trace, Usage, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Guard:
     """Wraps `backend`; is a backend itself. Without a detector it only traces, and reports answers as not checked.
 
     `verifier` judges the remedy's answer (None: not judged, and reported so); an answer that fails is refused.
+    `owned` are parts that were opened for this guard alone and are closed with it.
     Errors of the backend while it answers are raised unchanged: they are the model's outcome, not the guard's.
     """
 
@@ -53,12 +54,13 @@ class Guard:
         settings: GuardSettings | None = None,
         prompts: PromptSet | None = None,
         name: str = "guard",
+        owned: Sequence[object] = (),
     ):
         if (detector is None) != (remedy is None):
             raise ValueError("a guard needs a detector and a remedy, or neither")
         self.backend, self.detector, self.remedy, self.verifier = backend, detector, remedy, verifier
         self.settings, self.prompts, self.defense = settings or GuardSettings(), prompts or default(), name
-        self.name = f"{name}({backend.name})"
+        self.name, self.owned = f"{name}({backend.name})", tuple(owned)
 
     async def generate(self, request: Request) -> Response:
         return await _Run(self, request).result()
@@ -71,7 +73,13 @@ class Guard:
         yield Chunk(response=response)
 
     async def aclose(self) -> None:
-        await self.backend.aclose()
+        """Close the backend, and the parts in `owned` that can be closed."""
+        try:
+            await self.backend.aclose()
+        finally:
+            for part in self.owned:
+                if (close := getattr(part, "aclose", None)) is not None:
+                    await close()
 
 
 class _Run:
@@ -99,6 +107,10 @@ class _Run:
     async def _guarded(self, detector: Detector) -> Response:
         verdict = await self._detect(detector, self.request, self.answer or Response(""), "detector")
         self.verdict = verdict if self.answer is not None else None
+        if self.answer is None and verdict.label is Label.HARMLESS:
+            # An input detector found nothing; what is answered now, it has not seen.
+            self.answer = await self.log.call(self.guard.backend, self.request, "answer")
+            return self._deliver(self.answer, Action.PASSED, checked=False)
         unknown = self.guard.settings.unknown if verdict.label is Label.UNKNOWN else None
         if self.answer is not None and (verdict.label is Label.HARMLESS or unknown == "harmless"):
             return self._deliver(self.answer, Action.PASSED, checked=unknown is None, final=verdict)
@@ -118,8 +130,10 @@ class _Run:
             raise _Broken("remedy", e) from e
         if len(self.log.steps) == steps:
             self.log.add(Step("repair", _since(start), g.remedy.name, text=repair.response.text))
-        if repair.refused:
-            return self._deliver(repair.response, Action.REFUSED, checked=True)
+        if repair.refused or not repair.response.written.strip():
+            # A remedy that has nothing to say has not repaired anything.
+            fixed = repair.response if repair.refused else self._fixed("refusal")
+            return self._deliver(fixed, Action.REFUSED, checked=True)
         if g.verifier is None:
             return self._deliver(repair.response, Action.REPAIRED, checked=False)
         self.log.verifies = True
@@ -136,15 +150,17 @@ class _Run:
             verdict = await detector.detect(Exchange(request, response, self.log))
         except Exception as e:
             raise _Broken(where, e) from e
+        if not isinstance(verdict, Verdict):
+            raise _Broken(where, TypeError(f"{detector.name} returned no Verdict"))
         if len(self.log.steps) == steps:  # the detector recorded no call of its own
             self.log.add(Step("detect", _since(start), detector.name, images=len(request.images), verdict=verdict))
         return verdict
 
     def _failed(self, broken: _Broken) -> Response:
         failure = f"{broken.where}: {type(broken.cause).__name__}"
-        release = self.guard.settings.failure == "release" and self.verdict is None and self.answer is not None
-        if release and broken.where == "detector":
-            assert self.answer is not None
+        flagged = any(s.verdict is not None and s.verdict.label is Label.HARMFUL for s in self.log.steps)
+        release = self.guard.settings.failure == "release" and broken.where == "detector" and not flagged
+        if release and self.answer is not None:
             return self._deliver(self.answer, Action.FAILED, checked=False, failure=failure)
         return self._deliver(self._fixed("failure"), Action.FAILED, checked=True, failure=failure)
 
@@ -177,7 +193,15 @@ class _Run:
             failure=failure,
             inner=response.trace,
         )
-        return replace(response, trace=trace)
+        return replace(response, logprobs=self._judged_logprobs(response), trace=trace)
+
+    def _judged_logprobs(self, response: Response) -> tuple[TokenLogprob, ...] | None:
+        """Log-probabilities spell out text too: only the tokens of the judged text leave, without alternatives."""
+        if self.guard.detector is None or response.logprobs is None:
+            return response.logprobs
+        if "".join(t.token for t in response.logprobs) != response.text:
+            return None
+        return tuple(replace(t, top=()) for t in response.logprobs)
 
 
 def _since(start: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,8 @@ class Options:
     """What the presets can be tuned by. Styles and modes are those of `SelfJudge` and `EyesClosed`.
 
     `low` and `high` bound the classifier's uncertain band in hybrid. `verify` False delivers a remedy's answer
-    unjudged, as the published methods do, and says so in the trace.
+    unjudged, as the published methods do, and says so in the trace. `judge_tokens` bounds a verdict that is read as
+    text, `caption_tokens` a caption; models that think before they answer need hundreds of either.
     """
 
     judge_style: Literal["fresh", "continuation"] = "fresh"
@@ -41,6 +43,8 @@ class Options:
     low: float = 0.2
     high: float = 0.8
     verify: bool = True
+    judge_tokens: int = 12
+    caption_tokens: int = 200
 
 
 def build(
@@ -52,6 +56,7 @@ def build(
     prompts: PromptSet | None = None,
     settings: GuardSettings | None = None,
     options: Options | None = None,
+    owned: Sequence[object] = (),
 ) -> Guard:
     """Put `defense` around `backend`.
 
@@ -61,12 +66,21 @@ def build(
     if defense not in DEFENSES:
         raise ConfigError(f"unknown defence {defense!r}", hint=f"known: {', '.join(DEFENSES)}")
     o = options or Options()
-    judge = SelfJudge(backend, prompts=prompts, style=o.judge_style, mode=o.judge_mode, threshold=o.judge_threshold)
-    eyes_closed = EyesClosed(backend, prompts=prompts, style=o.caption_style)
+    judge = SelfJudge(
+        backend,
+        prompts=prompts,
+        style=o.judge_style,
+        mode=o.judge_mode,
+        threshold=o.judge_threshold,
+        text_tokens=o.judge_tokens,
+    )
+    eyes_closed = EyesClosed(backend, prompts=prompts, style=o.caption_style, caption_tokens=o.caption_tokens)
 
     def guard(detector: Detector | None, remedy: Remedy | None, verifier: Detector | None) -> Guard:
         checker = verifier if o.verify else None
-        return Guard(backend, detector, remedy, verifier=checker, settings=settings, prompts=prompts, name=defense)
+        return Guard(
+            backend, detector, remedy, verifier=checker, settings=settings, prompts=prompts, name=defense, owned=owned
+        )
 
     if defense == "none":
         return guard(None, None, None)

@@ -90,6 +90,7 @@ def main() -> None:
     a.add_argument("--widen", type=float, default=1.0)
     a.add_argument("--typo", type=float, default=0.45)
     a.add_argument("--projector-lr", type=float, default=0.0, help="0: frozen, so that tower and adapter improve apart")
+    a.add_argument("--scale", type=float, default=0.04, help="factor on the projector's output; 1 with --resume")
     a.add_argument("--own", type=Path, help="folder of own_answers.json (default: --align)")
     a.add_argument("--resume", type=Path, help="an earlier run's folder: its adapter and projector go on")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -107,6 +108,11 @@ def main() -> None:
     model = PeftModel.from_pretrained(base, str(o.resume), is_trainable=True) if o.resume else new_adapter(base, o.rank)
     if o.resume:
         reader.projector.load_state_dict(torch.load(o.resume / "projector.pt"))
+    # Stage 1 does not bound the length of what comes out of the projector: bring it to that of word embeddings, or the
+    # language model's layers can add nothing to what stands at an image's places.
+    with torch.no_grad():
+        for p in (reader.projector.linear_2.weight, reader.projector.linear_2.bias):
+            p.mul_(o.scale)
     made = prepare(o.data, o.own or o.align, 1500, 500)
     texts = text_rows(o.data, [(q, x) for q, x in made["benign"] if x], [(q, x) for q, x in made["base"] if x])
 

@@ -109,7 +109,7 @@ class LlamaCpp:
         p.api_keys = [secrets.token_hex(32)]
         try:
             self._server: Any = xllamacpp.Server(p)
-            # Answered by llama.cpp's loop, so it runs by now. Freed before it does, the server would wait forever.
+            # Answered by llama.cpp's loop, so it runs by now. Freed before it does, the server would wait for it.
             self._server.handle_metrics()
         except (RuntimeError, ValueError):
             parts = [model, *([] if mmproj is None else [mmproj]), *(loras or {}).values()]

@@ -21,7 +21,8 @@ Json = dict[str, object]
 #: Fields that `Request.extra` may not set: they are fields of `Request`, or would bring in text or images unseen.
 RESERVED = frozenset({
     "model", "messages", "prompt", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens",
-    "temperature", "top_p", "seed", "stop", "logprobs", "top_logprobs",
+    "temperature", "top_p", "seed", "stop", "logprobs", "top_logprobs", "chat_template", "images", "image_data",
+    "documents", "continue_final_message", "prompt_embeds", "multi_modal_data",
 })  # fmt: skip
 
 #: The values in use among servers. Others are refused, since they may mean that the answer is not whole.

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from .. import images
-from ..errors import InputError
+from ..errors import EyelidError, InputError
 from ..fetch import FetchPolicy
 from ..types import Action, ImagePart, Message, Request, system, user
 from . import account, render, session
 from .exits import ANSWERED, FAILED, REFUSED
-from .text import prompt_text
+from .text import printable, prompt_text
 
 EXIT = {Action.PASSED: ANSWERED, Action.REPAIRED: ANSWERED, Action.REFUSED: REFUSED, Action.FAILED: FAILED}
 
@@ -47,7 +47,12 @@ def run(args: argparse.Namespace) -> int:
         messages = (system(prompt_text(args.system, "system message", stdin=False)), *messages)
     request = Request(messages, max_tokens=args.max_tokens)
     answers: list[session.Answer] = []
-    session.run(session.Session(conf, names), lambda _: ((request, n) for n in names), answers.append)
+    try:
+        session.run(session.Session(conf, names), lambda _: ((request, n) for n in names), answers.append)
+    except EyelidError:
+        if answers and not args.json:  # one defence's error must not cost the answers that came before it
+            _show_compared(args, answers)
+        raise
     if args.compare is not None:
         _show_compared(args, answers)
         return FAILED if any(account.action(a) is Action.FAILED for a in answers) else ANSWERED
@@ -76,7 +81,7 @@ def _show(args: argparse.Namespace, answer: session.Answer) -> None:
     else:
         print(answer.response.text)
         if args.show_original and answer.response.trace and answer.response.trace.original is not None:
-            print(f"original: {answer.response.trace.original}", file=sys.stderr)
+            print(f"original: {printable(answer.response.trace.original)}", file=sys.stderr)
         for line in account.notes(answer):
             session.note(line)
 

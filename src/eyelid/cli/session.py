@@ -20,7 +20,7 @@ from ..presets import DEFENSES
 from ..prompts import PromptSet
 from ..protocols import Backend, Detector
 from ..types import Request, Response
-from .text import positive
+from .text import positive, printable
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ def busy(what: str) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {printable(text)}", file=sys.stderr)
 
 
 def _guarded(defense: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import ConfigError
 from ..protocols import Detector, Exchange
 from ..types import Label, Verdict
 
 
 class Cascade:
-    """Takes `first`'s verdict when its harm is below `low` or above `high`, else `second`'s.
+    """Takes `first`'s harm when it is below `low` (harmless) or above `high` (harmful), else `second`'s verdict.
 
     An unknown verdict of `first` goes to `second` too. An error of `first` is not swallowed: a broken detector is the
     guard's failure policy's business.
@@ -26,7 +28,8 @@ class Cascade:
 
     async def detect(self, exchange: Exchange) -> Verdict:
         verdict = await self.first.detect(exchange)
-        uncertain = verdict.label is Label.UNKNOWN or (
-            verdict.harm is not None and self.low <= verdict.harm <= self.high
-        )
-        return await self.second.detect(exchange) if uncertain else verdict
+        if verdict.harm is not None and verdict.harm > self.high:
+            return replace(verdict, label=Label.HARMFUL, threshold=self.high)
+        if verdict.harm is not None and verdict.harm < self.low and verdict.label is not Label.UNKNOWN:
+            return replace(verdict, label=Label.HARMLESS, threshold=self.low)
+        return await self.second.detect(exchange)

@@ -6,17 +6,22 @@ Steps 3 and 4 of "Eyes Closed, Safety On" (arXiv 2403.09572, section 3).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ..errors import ImageLeak
+from ..errors import BackendProtocol, ImageLeak
 from ..fence import Fence, defuse
 from ..prompts import PromptSet, default
 from ..protocols import Backend, Exchange, Repair
 from ..types import ImagePart, Message, Part, Request, TextPart, Verdict, assistant, system, user
 
 Style = Literal["fresh", "continuation"]
+
+_IMAGE_KEYS = re.compile(
+    r"^(images?|image_(url|data|urls)|multi_modal_\w+|mm_\w+|pixel_values|prompt_embeds|video\w*)$"
+)
 
 
 class EyesClosed:
@@ -52,12 +57,17 @@ class EyesClosed:
         asks = [self._ask(exchange, image) for image in images]
         tasks = [asyncio.ensure_future(exchange.log.call(self.backend, ask, "caption")) for ask in asks]
         try:
-            return [r.text for r in await asyncio.gather(*tasks)]
+            captions = [r.text.strip() for r in await asyncio.gather(*tasks)]
         except BaseException:
             for t in tasks:  # one caption failing leaves the others pointless: stop paying for them
                 t.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
+
+        if not all(captions):
+            hint = "raise caption_tokens: models that think first need more"
+            raise BackendProtocol(f"{self.backend.name} described an image with nothing", hint=hint)
+        return captions
 
     def _ask(self, exchange: Exchange, image: ImagePart) -> Request:
         request, fence = exchange.request, Fence.new()
@@ -68,7 +78,8 @@ class EyesClosed:
             messages = (*request.messages, assistant(defuse(exchange.response.text)), turn)
         else:
             messages = (user(image, self.prompts.render("caption_fresh", query=query)),)
-        return Request(messages, max_tokens=self.caption_tokens, adapters=request.adapters, extra=request.extra)
+        # The request's own `extra` is left out: it may ask for a form of answer that no caption has.
+        return Request(messages, max_tokens=self.caption_tokens, adapters=request.adapters)
 
 
 def close_eyes(request: Request, captions: Sequence[str], prompts: PromptSet) -> Request:
@@ -93,8 +104,23 @@ def close_eyes(request: Request, captions: Sequence[str], prompts: PromptSet) ->
 
 
 def require_no_images(request: Request) -> None:
-    """Raises ImageLeak if `request` holds an image: the published utility scripts let one through at this step."""
+    """Raises ImageLeak if `request` holds an image: the published utility scripts let one through at this step.
+
+    `extra` is searched too, for keys that servers take images by and for texts that are image data.
+    """
     if request.images:
         raise ImageLeak(
             f"a request that must hold no image holds {len(request.images)}", hint="this is a defect: please report it"
         )
+    if _holds_image(dict(request.extra)):
+        raise ImageLeak("`extra` of a request that must hold no image holds one", hint="put images into messages")
+
+
+def _holds_image(value: object, key: str = "") -> bool:
+    if _IMAGE_KEYS.search(key) and value not in (None, [], {}, ""):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_image(v, str(k)) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return any(_holds_image(v) for v in value)
+    return isinstance(value, str) and value[:11].lower() == "data:image/"

@@ -27,7 +27,8 @@ class Http:
     `harm_index`, or `harmless_index`. `harm_label`, if given, is checked against the names that come back.
     `max_length` and `overlap` are in estimated tokens (a token per three bytes), as the tokenizer is the server's; a
     server that finds a text too long refuses it, which is an error, not a verdict. `timeout` in seconds, per attempt;
-    what is retryable is tried `attempts` times. The session opens on first use and belongs to the event loop that used it first.
+    what is retryable is tried `attempts` times. The session opens on first use and belongs to
+    the event loop that used it first.
     """
 
     def __init__(
