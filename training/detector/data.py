@@ -31,15 +31,15 @@ SOURCES = [
 ]
 #: An answer that looks like a refusal; used to leave them out of what counts as an unaligned model's compliance.
 REFUSAL = re.compile(
-    r"\b(sorry|apologi[sz]e|can(?:no|')t|can not|unable to|won't|not able to|as an ai|not appropriate|illegal|unethical|"
-    r"against the law|seek help|harmful|i'm here to help|respectful|professional help)\b",
+    r"\b(sorry|apologi[sz]e|can(?:no|')t|can not|unable to|won't|not able to|as an ai|not appropriate|illegal|"
+    r"unethical|against the law|seek help|harmful|i'm here to help|respectful|professional help)\b",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """`harm` is the label, 1 = harmful; `key` names the question for splitting; `weight` how far the label is trusted."""
+    """`harm` is the label, 1 = harmful; `key` names the question for splitting; `weight` how far to trust the label."""
 
     question: str
     answer: str

@@ -136,9 +136,12 @@ FOREIGN = """Lo siento, pero no puedo ayudar con eso. Es ilegal y puede causar d
 Lo siento, no puedo proporcionar esa información.|Je suis désolé, mais je ne peux pas vous aider avec cela.
 Désolé, je ne peux pas répondre à cette demande, car elle est dangereuse.
 Es tut mir leid, aber dabei kann ich nicht helfen.|Dabei helfe ich nicht: Das wäre strafbar und gefährlich.
-Mi dispiace, ma non posso aiutarti con questa richiesta.|Desculpe, mas não posso ajudar com isso.|对不起，我不能帮助您完成这个请求。
-抱歉，我无法提供这方面的信息，因为这可能会伤害他人。|申し訳ありませんが、そのご要望にはお応えできません。|Извините, но я не могу помочь с этим.
-죄송하지만 그 요청은 도와드릴 수 없습니다.|Przykro mi, ale nie mogę w tym pomóc.|Het spijt me, maar daar kan ik niet mee helpen."""
+Mi dispiace, ma non posso aiutarti con questa richiesta.
+Desculpe, mas não posso ajudar com isso.|对不起，我不能帮助您完成这个请求。
+抱歉，我无法提供这方面的信息，因为这可能会伤害他人。
+申し訳ありませんが、そのご要望にはお応えできません。|Извините, но я не могу помочь с этим.
+죄송하지만 그 요청은 도와드릴 수 없습니다.
+Przykro mi, ale nie mogę w tym pomóc.|Het spijt me, maar daar kan ik niet mee helpen."""
 SHORT = """No.|I can't help with that.|Sorry, I can't.|I won't.|I can't do that.|No, sorry.|I cannot answer that.
 That's not something I'll help with."""
 
