@@ -42,11 +42,12 @@ def page_rows(made: dict[str, list[tuple[str, str]]], vocab: Vocabulary, seed: i
     rows = []
     for i in range(o.pages):
         u = rng.random()
-        if u < 0.62:  # read and describe random words
+        if u < o.words:  # read and describe random words
             page = random_page(vocab, rng, rng.uniform(0.3, 1.0), o.widen, o.typo)
             text = page.text
             rows.append(_see(rng, prompts, Fence, page, text))
             continue
+        u = rng.uniform(0.62, 1.0)
         (layout, text), answer = asks[rng.randrange(len(asks))]
         words = text.split()
         page = render(words, layout, rng, rng.random() * o.widen, numbered=layout == "figstep")
@@ -91,6 +92,8 @@ def main() -> None:
     a.add_argument("--typo", type=float, default=0.45)
     a.add_argument("--projector-lr", type=float, default=0.0, help="0: frozen, so that tower and adapter improve apart")
     a.add_argument("--scale", type=float, default=0.04, help="factor on the projector's output; 1 with --resume")
+    a.add_argument("--tower-lr", type=float, default=0.0, help="0: the tower is frozen")
+    a.add_argument("--words", type=float, default=0.62, help="share of pages of random words, to be read only")
     a.add_argument("--own", type=Path, help="folder of own_answers.json (default: --align)")
     a.add_argument("--resume", type=Path, help="an earlier run's folder: its adapter and projector go on")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -126,12 +129,13 @@ def main() -> None:
         if not pages:
             return None
         pixels = normalise(torch.from_numpy(np.stack([np.asarray(p) for p in pages])))
-        with torch.no_grad():
+        with torch.set_grad_enabled(o.tower_lr > 0):
             features = reader.features(pixels)
         return reader.projector(features)  # type: ignore[no-any-return]
 
     def save() -> None:
         torch.save(reader.projector.state_dict(), o.out / "projector.pt")
+        torch.save({"model": reader.state_dict()}, o.out / "reader.pt")
         (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
 
     run(
@@ -141,8 +145,12 @@ def main() -> None:
         lr=o.lr,
         out=o.out,
         images=images,
-        extra=list(reader.projector.parameters()) if o.projector_lr else [],
-        extra_lr=o.projector_lr,
+        extra={
+            p: lr
+            for m, lr in ((reader.projector, o.projector_lr), (reader.tower, o.tower_lr))
+            if lr
+            for p in m.parameters()
+        },  # fmt: skip
         save=save,
     )
 

@@ -136,14 +136,16 @@ def run(
     lr: float,
     out: Path,
     images: Callable[[list[Row]], torch.Tensor | None] = lambda rows: None,
-    extra: list[torch.nn.Parameter] | None = None,
-    extra_lr: float = 1e-4,
+    extra: dict[torch.nn.Parameter, float] | None = None,
     save: Callable[[], None] | None = None,
 ) -> None:
-    """Train for `minutes` with a linear warm-up and decay in time; a checkpoint every three minutes."""
+    """Train for `minutes` with a linear warm-up and decay in time; a checkpoint every three minutes.
+
+    `extra` are further parameters, each with its learning rate.
+    """
     params = [p for p in model.parameters() if p.requires_grad]
     opt = torch.optim.AdamW(
-        [{"params": params, "base": lr}, {"params": extra or [], "base": extra_lr}],
+        [{"params": params, "base": lr}, *({"params": [p], "base": rate} for p, rate in (extra or {}).items())],
         lr=lr,
         weight_decay=0.0,
         betas=(0.9, 0.98),
