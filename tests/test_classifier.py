@@ -279,7 +279,18 @@ async def test_onnx_and_transformers_agree_on_the_same_weights(
         load_classifier(f"hf:{home}")
 
 
-@pytest.mark.parametrize("spec", ["nowhere/at/all", "http://127.0.0.1/classify", "http://a:b@127.0.0.1/?harm_index=1"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "nowhere/at/all",
+        "http://127.0.0.1/classify",
+        "http://a:b@127.0.0.1/?harm_index=1",
+        "http://127.0.0.1:99999/?harm_index=1",
+        "http://[::1/?harm_index=1",
+        "http://127.0.0.1/?harm_index=one",
+        "http://127.0.0.1/?harm_place=1",
+    ],
+)
 def test_a_spec_that_names_no_detector_is_refused_with_a_hint(spec: str) -> None:
     with pytest.raises(ConfigError) as e:
         load_classifier(spec)

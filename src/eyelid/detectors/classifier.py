@@ -103,11 +103,14 @@ def load_classifier(
     if kind in ("http", "https"):
         from .scorers.http import Http
 
-        url = urlsplit(text)
-        if not url.hostname or "@" in url.netloc:
-            raise ConfigError(
-                "a classifier's address needs a host, and no user name or password", hint=f"forms: {FORMS}"
-            )
+        try:
+            url = urlsplit(text)
+            valid = bool(url.hostname) and "@" not in url.netloc and url.port != 0  # reading `port` checks its range
+        except ValueError:
+            valid = False
+        if not valid:
+            fault = "a classifier's address needs a host, a port that exists, and no user name or password"
+            raise ConfigError(fault, hint=f"forms: {FORMS}")
         allowed = {"harm_index": int, "harmless_index": int, "harm_label": str, "max_length": int, "overlap": int}
         address = urlunsplit((url.scheme, url.netloc, url.path if url.path.strip("/") else "/classify", "", ""))
         scorer = Http(address, model=url.fragment or None, api_key=api_key, **_options(url.query, allowed))
