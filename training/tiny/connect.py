@@ -138,6 +138,8 @@ def main() -> None:
         torch.save({"model": reader.state_dict()}, o.out / "reader.pt")
         (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
 
+    rates = ((reader.projector, o.projector_lr), (reader.tower, o.tower_lr))
+    extra = {p: rate for part, rate in rates if rate for p in part.parameters()}
     run(
         model,
         groups,
@@ -145,12 +147,7 @@ def main() -> None:
         lr=o.lr,
         out=o.out,
         images=images,
-        extra={
-            p: lr
-            for m, lr in ((reader.projector, o.projector_lr), (reader.tower, o.tower_lr))
-            if lr
-            for p in m.parameters()
-        },  # fmt: skip
+        extra=extra,
         save=save,
     )
 
