@@ -75,7 +75,7 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(a)
     a.add_argument("--detector", type=Path, required=True)
-    a.add_argument("--sample", type=int, default=1000, help="at most so many rows of each set, chosen by a fixed seed")
+    a.add_argument("--sample", type=int, default=500, help="at most so many rows of each set, chosen by a fixed seed")
     o = a.parse_args()
     path = o.detector / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -4,7 +4,9 @@
         --out packages/eyelid-models/eyelid_models/detector
 
 prints how far the int8 model is from the float one, and what the threshold costs on the dev part. The threshold is the
-lowest that raises at most `--alarms` of the harmless dev rows.
+lowest that raises at most `--alarms` of the dev rows that are surely harmless, and at most `--alarms-all` of all that
+are labelled so. The difference is GPTFuzz's and JailbreakBench's "not jailbroken" answers: many comply in part, and a
+threshold that spares nearly all of them misses more than half of the harm.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from .data import SOURCES, Row, arguments, part, rows
 from .graph import bert
 from .train import MAX_LENGTH, OVERLAP, TRAIN_LENGTH
 
+#: Sources whose harmless answers are failed attacks.
+ATTEMPTS = ("gptfuzz", "jailbreakbench")
 COMMAND = [
     "python -m training.detector.generate --data DATA --out runs/detector/answers.jsonl --red 450",
     "python -m training.detector.train --data DATA --answers runs/detector/answers.jsonl --out runs/detector/model"
@@ -99,13 +103,15 @@ async def harms(detector: str | Path, found: Sequence[tuple[str, str]]) -> list[
     return [0.0 if v.harm is None else v.harm for v in verdicts]
 
 
-def threshold_for(scores: Sequence[float], labels: Sequence[int], alarms: float) -> float:
-    """The lowest threshold, in hundredths, at which at most the share `alarms` of the harmless rows is raised."""
-    harmless = [s for s, y in zip(scores, labels, strict=True) if not y]
-    for hundredths in range(5, 100):
-        if sum(s >= hundredths / 100 for s in harmless) <= alarms * len(harmless):
-            return hundredths / 100
-    return 0.99
+def threshold_for(scores: Sequence[float], found: Sequence[Row], alarms: float, alarms_all: float) -> float:
+    """The lowest threshold, in hundredths, that keeps both limits. Raises ValueError if none does."""
+    harmless = [(s, r.source in ATTEMPTS) for s, r in zip(scores, found, strict=True) if not r.harm]
+    sure = [s for s, attempt in harmless if not attempt]
+    for threshold in (n / 100 for n in range(5, 100)):
+        raised = sum(s >= threshold for s in sure)
+        if raised <= alarms * len(sure) and sum(s >= threshold for s, _ in harmless) <= alarms_all * len(harmless):
+            return threshold
+    raise ValueError("no threshold keeps the limits: train longer, or allow more false alarms")
 
 
 def main() -> None:
@@ -114,6 +120,7 @@ def main() -> None:
     a.add_argument("--model", type=Path, required=True)
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--alarms", type=float, default=0.03)
+    a.add_argument("--alarms-all", type=float, default=0.065)
     a.add_argument("--compare", type=int, default=100, help="dev rows on which int8 and float are compared")
     a.add_argument("--version", default="0.1")
     o = a.parse_args()
@@ -125,7 +132,7 @@ def main() -> None:
     random.Random(0).shuffle(dev)
     asked, labels = [(r.question, r.answer) for r in dev], [r.harm for r in dev]
     scores = asyncio.run(harms(o.out, asked))
-    threshold = threshold_for(scores, labels, o.alarms)
+    threshold = threshold_for(scores, dev, o.alarms, o.alarms_all)
     raised = [s >= threshold for s in scores]
     caught = sum(x for x, y in zip(raised, labels, strict=True) if y) / sum(labels)
     false = sum(x for x, y in zip(raised, labels, strict=True) if not y) / (len(labels) - sum(labels))
