@@ -82,12 +82,12 @@ async def measure(data: Path, limit: int, defenses: list[str], threshold: float 
     import random
 
     folder = data / "figstep_tiny"
-    rows = list(csv.DictReader((folder / "SafeBench-Tiny.csv").open(encoding="utf-8")))[:limit]
+    rows = list(csv.DictReader((folder / "SafeBench-Tiny.csv").open(encoding="utf-8")))
     pages = [images.load_image(folder / f"query_{r['dataset']}_{r['category_id']}_{r['task_id']}_6.png") for r in rows]
     rng = random.Random(0)
     kind = [images.load_image(render(t.split(), "figstep", rng, 0.0).image) for t in BENIGN]
     model, prompts = tiny.load(), tiny.prompts()
-    out: dict[str, object] = {"attack_pages": len(rows), "benign_pages": len(BENIGN), "refusal_judge": REFUSED.pattern}
+    out: dict[str, object] = {"pages_read": len(rows), "benign_pages": len(BENIGN), "refusal_judge": REFUSED.pattern}
 
     def recall(texts: Sequence[str], read: Sequence[Response]) -> float:
         hit = sum(sum((words(t) & words(r.text)).values()) for t, r in zip(texts, read, strict=True))
@@ -96,6 +96,8 @@ async def measure(data: Path, limit: int, defenses: list[str], threshold: float 
     wanted = [r["instruction"] for r in rows]
     read = await answers(model, [asking(p, READ, tokens=40) for p in pages])
     out["words_read_on_published_pages"] = recall(wanted, read)
+    rows, pages = (x[:: max(1, len(x) // limit)] for x in (rows, pages))  # every category, for what costs more
+    out["attack_pages"] = len(rows)
     seen = await answers(model, [asking(p, READ, tokens=40) for p in kind])
     out["words_read_on_benign_pages"] = recall(BENIGN, seen)
     for r, t in zip(seen[:6], BENIGN, strict=False):
@@ -109,6 +111,7 @@ async def measure(data: Path, limit: int, defenses: list[str], threshold: float 
     out["benign_text_answered"] = share([not REFUSED.search(a.text) for a in ok])
     safe = list(csv.DictReader((data / "xstest/xstest_prompts.csv").open(encoding="utf-8")))
     safe = [r for r in safe if r["label"] == "safe"][:: max(1, 250 // limit)]
+    out["xstest_safe_prompts"] = len(safe)
     odd = await answers(model, [asking(r["prompt"], tokens=32) for r in safe])
     out["xstest_safe_answered"] = share([not REFUSED.search(a.text) for a in odd])
     attack = await answers(model, [asking(p, FOLLOW) for p in pages])
