@@ -43,7 +43,9 @@ def test_a_language_model_from_a_file_judges_its_own_answer(smollm2: Path) -> No
                   "--defense", "ecso", "--max-tokens", "24")  # fmt: skip
     assert told["text"]
     assert [s["role"] for s in told["steps"]][:2] == ["answer", "judge"]
-    assert 0 <= told["verdict"]["harm"] <= 1
+    harm = told["verdict"]["harm"]  # this untrained judge may well say neither label: unknown, and then not passed
+    assert (harm is None) == (told["verdict"]["label"] == "unknown")
+    assert harm is not None or told["action"] != "passed"
     assert all(s["prompt_tokens"] > 0 and s["completion_tokens"] > 0 for s in told["steps"])
 
 
