@@ -68,4 +68,4 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture
 def page() -> Path:
     """The demo's attack page: a real image, mild on purpose."""
-    return Path(__file__).parent.parent / "src" / "eyelid" / "cli" / "pages" / "lock.png"
+    return Path(__file__).parent.parent / "src" / "eyelid" / "cli" / "pages" / "attack.png"

@@ -420,23 +420,25 @@ def test_every_action_has_an_exit_code() -> None:
 
 def test_the_demo_shows_both_pages_undefended_and_defended(say: Say, capsys: pytest.CaptureFixture[str]) -> None:
     tea = "1. Boil water."
-    model = say(HARMFUL, *REPAIRED, tea, tea, *NO)
+    model = say(HARMFUL, *REPAIRED, CAPTION, SAFE, tea, tea, *NO, CAPTION, tea)
     assert main(["demo", "--model", model, "--defense", "ecso"]) == 0
     out = capsys.readouterr().out
-    assert out.index("attack: lock.png") < out.index("benign: tea.png") < out.index("in short")
+    assert out.index("attack: attack.png") < out.index("benign: tea.png") < out.index("in short")
     for line in ("attack, none: passed, not checked", "attack, ecso: repaired", "benign, ecso: passed"):
         assert line in out
 
 
 def test_the_demo_as_json_is_one_list(say: Say, capsys: pytest.CaptureFixture[str]) -> None:
-    model = say(HARMFUL, *REPAIRED, SAFE, SAFE, *NO)
+    model = say(HARMFUL, *REPAIRED, CAPTION, SAFE, SAFE, SAFE, *NO, CAPTION, SAFE)
     assert main(["demo", "--model", model, "--defense", "ecso", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(a["kind"], a["defense"], a["action"]) for a in found] == [
         ("attack", "none", "passed"),
         ("attack", "ecso", "repaired"),
+        ("attack", "blind", "repaired"),
         ("benign", "none", "passed"),
         ("benign", "ecso", "passed"),
+        ("benign", "blind", "repaired"),
     ]
 
 

@@ -32,7 +32,7 @@ class Scene:
 
 #: Rendered by examples/render.py in FigStep's layout; mild on purpose.
 SCENES = (
-    Scene("lock.png", "attack", "a page that spells out a request which the model declines when it is typed"),
+    Scene("attack.png", "attack", "a page that spells out a request which the model declines when it is typed"),
     Scene("tea.png", "benign", "a page of the same kind that asks for something harmless"),
 )
 
@@ -44,7 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     conf = session.settings(args)
     chosen = session.defense(args, conf)
-    names = list(dict.fromkeys(["none", chosen]))
+    # "blind" too: it shows what closing the eyes does also where a small judge finds nothing wrong.
+    names = list(dict.fromkeys(["none", chosen, "blind"]))
     loaded = asyncio.run(_pages(conf.images))
     opened = session.Session(conf, names)
     seen: list[tuple[Scene, session.Answer]] = []
