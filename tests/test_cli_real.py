@@ -61,7 +61,9 @@ def test_the_demo_runs_on_the_embedded_model(tiny: str) -> None:
     assert [(a["kind"], a["defense"] == "none") for a in told] == [
         ("attack", True),
         ("attack", False),
+        ("attack", False),
         ("benign", True),
+        ("benign", False),
         ("benign", False),
     ]
     assert all(a["model"] == "tiny" and a["action"] != "failed" for a in told)
