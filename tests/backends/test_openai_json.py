@@ -324,3 +324,9 @@ def test_a_servers_message_is_shown_without_key_images_and_the_users_words():
 def test_a_message_is_one_text_even_from_several_parts():
     body = to_json(Request((Message("user", (TextPart("one"), TextPart("two"))),)), "m")
     assert body["messages"] == [{"role": "user", "content": "one\ntwo"}]
+
+
+@pytest.mark.parametrize("choice", [{"message": None}, {"text": "hello", "finish_reason": "stop"}, {"message": []}])
+def test_a_whole_answer_without_a_message_is_an_error_and_not_an_empty_answer(choice: dict[str, object]) -> None:
+    with pytest.raises(BackendProtocol):
+        response_from_json({"choices": [choice]})

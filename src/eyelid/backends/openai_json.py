@@ -138,7 +138,10 @@ class StreamReader:
         if choice.get("index") not in (None, 0):
             raise BackendProtocol("the server streams several choices where one was asked for")
         before = len(self._text)
-        self._delta(_object(choice.get("message" if whole else "delta") or {}, "a message"))
+        # A whole answer without a message is no answer; read as an empty one it would pass for a harmless one.
+        self._delta(
+            _object(choice.get("message"), "a message") if whole else _object(choice.get("delta") or {}, "a delta")
+        )
         self._add_logprobs(choice.get("logprobs"))
         reason = _str(choice.get("finish_reason"), "finish_reason")
         if reason:
