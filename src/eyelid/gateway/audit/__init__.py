@@ -1,0 +1,1 @@
+"""The audit: what every request came to, in SQLite or PostgreSQL."""
