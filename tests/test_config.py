@@ -164,9 +164,9 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
 def test_every_key_of_the_configuration_stands_in_the_docs() -> None:
     page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
     page = page.partition("## The configuration file")[2]
-    keys = set(config._places(config.Config))
+    keys = set(config.keys_of(config.Config))
     for table in (config.ModelConfig, config.DefenseConfig, config.ImagePolicy, config.FetchPolicy):
-        keys |= set(config._places(table))
+        keys |= set(config.keys_of(table))
     assert len(keys) > 30
     assert [k for k in sorted(keys) if not re.search(rf"\b{k}[:`]", page)] == []
 

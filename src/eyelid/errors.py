@@ -46,15 +46,26 @@ class ConfigError(InputError): ...
 class BackendError(EyelidError):
     """`status` is the HTTP status where there was one; `retry_after` in seconds where the server gave one.
 
-    `unreachable` says that no connection came about: nobody may be there at all.
+    `unreachable` says that no connection came about: nobody may be there at all. `code` is a fixed word for what went
+    wrong on the way to a server ("" where the class says it all): refused, connect_timeout, timeout, silent,
+    broken_off, tls, redirect, not_http, not_json, wrong_type, too_long.
     """
 
     unreachable = False
 
-    def __init__(self, message: str, *, hint: str = "", status: int | None = None, retry_after: float | None = None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+        code: str = "",
+    ):
         super().__init__(message, hint=hint)
         self.status = status
         self.retry_after = retry_after
+        self.code = code
 
 
 class BackendUnavailable(BackendError):

@@ -135,7 +135,9 @@ class Transport:
             return loads(raw)
         except BackendProtocol:
             kind = response.content_type
-            raise BackendProtocol(f"the server's answer is not JSON (it says {kind})", hint=HINT_URL) from None
+            raise BackendProtocol(
+                f"the server's answer is not JSON (it says {kind})", hint=HINT_URL, code="not_json"
+            ) from None
 
     async def piece(self, response: aiohttp.ClientResponse) -> bytes:
         """What has come of the body; empty at its end."""
@@ -145,7 +147,8 @@ class Transport:
     @staticmethod
     def bound(size: int, limit: int) -> None:
         if size > limit:
-            raise BackendProtocol(f"the answer is longer than {limit} bytes", hint="raise max_bytes if that is meant")
+            hint = "raise max_bytes if that is meant"
+            raise BackendProtocol(f"the answer is longer than {limit} bytes", hint=hint, code="too_long")
 
     async def _bytes(self, response: aiohttp.ClientResponse, limit: int, first: bytes = b"") -> bytes:
         whole = bytearray(first)
@@ -159,7 +162,9 @@ class Transport:
         status = response.status
         if status < 400:
             hint = "set the base URL to where the model really is: key and images are not sent on to another address"
-            return _Failed(BackendRejected(f"the server redirects ({status})", hint=hint, status=status))
+            return _Failed(
+                BackendRejected(f"the server redirects ({status})", hint=hint, status=status, code="redirect")
+            )
         body: object = {}
         with contextlib.suppress(BackendError):  # the status alone says enough
             raw = await self._bytes(response, _ERROR_BODY)
@@ -177,7 +182,9 @@ class Transport:
         self._loop = loop
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # whoever calls decides how many calls run at once
+                # Whoever calls decides how many calls run at once. Many servers (uvicorn, and so vLLM) close what was
+                # idle for 5 s: a call that is just then put on such a connection would be lost.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self._trust_env,
             )
@@ -190,28 +197,34 @@ class Transport:
             yield
         except aiohttp.ConnectionTimeoutError:
             text = f"no connection to {self.base_url} within {self.limits.connect_s:g} s"
-            late = BackendTimeout(text, hint="is the address right, and the server running?")
+            late = BackendTimeout(text, hint="is the address right, and the server running?", code="connect_timeout")
             late.unreachable = True
             raise late from None
-        except TimeoutError:
+        except TimeoutError as e:
+            code = "silent" if isinstance(e, aiohttp.SocketTimeoutError) else "timeout"
             waited = f"{self.limits.total_s:g} s in all"
             if self.limits.silence_s is not None:
                 waited += f", or was silent for {self.limits.silence_s:g} s"
             hint = "raise the timeout, or lower max_tokens"
-            raise BackendTimeout(f"the server did not finish within {waited}", hint=hint) from None
+            raise BackendTimeout(f"the server did not finish within {waited}", hint=hint, code=code) from None
         except aiohttp.ClientSSLError:
             hint = "check https, the host's name and its certificate"
-            raise BackendRejected(f"no secure connection to {self.base_url}", hint=hint) from None
+            raise BackendRejected(f"no secure connection to {self.base_url}", hint=hint, code="tls") from None
         except aiohttp.ClientConnectorError as e:
             why = f": {os.strerror(e.errno)}" if isinstance(e.errno, int) and e.errno > 0 else ""
-            gone = BackendUnavailable(f"cannot connect to {self.base_url}{why}", hint="is the server running?")
+            gone = BackendUnavailable(
+                f"cannot connect to {self.base_url}{why}", hint="is the server running?", code="refused"
+            )
             gone.unreachable = True
             raise gone from None
         except aiohttp.ClientResponseError:
-            raise BackendProtocol("the server does not speak HTTP", hint="http or https? is the port right?") from None
+            hint = "http or https? is the port right?"
+            raise BackendProtocol("the server does not speak HTTP", hint=hint, code="not_http") from None
         except (aiohttp.ClientError, OSError):
             hint = "see the server's log; try again"
-            raise BackendUnavailable(f"the connection to {self.base_url} broke off", hint=hint) from None
+            raise BackendUnavailable(
+                f"the connection to {self.base_url} broke off", hint=hint, code="broken_off"
+            ) from None
 
 
 def loads(raw: bytes | str) -> object:
@@ -219,7 +232,7 @@ def loads(raw: bytes | str) -> object:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
-        raise BackendProtocol("the server sent something that is not JSON", hint=HINT_URL) from None
+        raise BackendProtocol("the server sent something that is not JSON", hint=HINT_URL, code="not_json") from None
 
 
 def _plain(raw: bytes, kind: str) -> str:

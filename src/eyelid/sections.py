@@ -1,0 +1,60 @@
+"""The sections of the configuration that the command line and the gateway share: which model, which defence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from .errors import ConfigError
+from .guard import GuardSettings
+from .presets import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that must not be shown; `reveal` it where it is used."""
+
+    reveal: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A model spec, with the key for its server and options for its backend's constructor."""
+
+    SHORT: ClassVar[str] = "spec"
+    spec: str = "tiny"
+    api_key: Secret | None = None
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    def arguments(self) -> dict[str, object]:
+        """The options of `eyelid.specs.open_backend`."""
+        return dict(self.options) | ({"api_key": self.api_key.reveal} if self.api_key else {})
+
+
+@dataclass(frozen=True, slots=True)
+class DefenseConfig:
+    """Which defence, what it is tuned by (`presets.Options`) and its policies (`guard.GuardSettings`)."""
+
+    SHORT: ClassVar[str] = "name"
+    name: Literal["none", "ecso", "protector", "hybrid", "blind", "refuse"] | None = None
+    detector: str | None = None
+    detector_key: Secret | None = None
+    rewriter: str | None = None
+    #: None: the one that was measured for the model, else the preset's. Stands here to tell "not given" from a number.
+    judge_threshold: float | None = None
+    options: Options = field(default_factory=Options, metadata={"flat": True})
+    settings: GuardSettings = field(default_factory=GuardSettings, metadata={"flat": True})
+
+    def __post_init__(self) -> None:
+        if self.judge_threshold is not None and not 0 < self.judge_threshold <= 1:
+            raise ConfigError(f"judge_threshold must be in (0, 1], got {self.judge_threshold}", hint="try 0.5")
+
+    def tuned(self, measured: float | None) -> Options:
+        """The preset's options; `measured` is the judge's threshold to take where none was given."""
+        threshold = measured if self.judge_threshold is None else self.judge_threshold
+        return self.options if threshold is None else dataclasses.replace(self.options, judge_threshold=threshold)
