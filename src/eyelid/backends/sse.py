@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import re
 
+from ..errors import BackendProtocol
+
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 class SSEParser:
-    """Bytes in, cut anywhere; the data of each complete event out. It holds back at most one event, of any size."""
+    """Bytes in, cut anywhere; the data of each complete event out. It holds back at most one event.
 
-    def __init__(self) -> None:
+    Raises BackendProtocol where that event has more than `max_event` bytes (None: of any size).
+    """
+
+    def __init__(self, max_event: int | None = None) -> None:
+        self._max = max_event
         self._tail: list[bytes] = []  # the pieces of a line that has not ended
         self._data: list[bytes] = []  # the data lines of an event that has not ended
+        self._tail_size = self._data_size = 0
         self._after_cr = False
         self._first = True
 
@@ -32,8 +39,11 @@ class SSEParser:
         for line in lines:
             self._line(b"".join((*self._tail, line)), events)
             self._tail.clear()
+            self._tail_size = 0
         if rest:
             self._tail.append(rest)
+            self._tail_size += len(rest)
+            self._bound()
         return events
 
     def close(self) -> list[str]:
@@ -51,7 +61,14 @@ class SSEParser:
             if self._data:
                 events.append(b"\n".join(self._data).decode("utf-8", "replace"))
                 self._data.clear()
+                self._data_size = 0
             return
         field, _, value = line.partition(b":")
         if field == b"data":
             self._data.append(value.removeprefix(b" "))
+            self._data_size += len(value)
+            self._bound()
+
+    def _bound(self) -> None:
+        if self._max is not None and self._tail_size + self._data_size > self._max:
+            raise BackendProtocol(f"the server sent an event of more than {self._max} bytes")

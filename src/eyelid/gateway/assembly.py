@@ -1,0 +1,304 @@
+"""Chunks of a streamed completion -> the whole completion, of any number of choices, with everything a model wrote.
+
+A text that is not read here would be a text that no detector sees. So what may hold one and has no place here (audio,
+images, unknown kinds of content) is an error, and unknown fields are left out: they never leave.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..backends.openai_errors import error_from_json, is_error
+from ..backends.openai_json import finish_reason
+from ..errors import BackendProtocol, BackendUnavailable
+from ..types import Response, ToolCall
+
+Json = dict[str, object]
+
+#: Text fields of a message and of a delta, each a channel of its own.
+REASONING = ("reasoning_content", "reasoning")
+TEXTS = ("content", "refusal", *REASONING)
+_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+_HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
+_MAX_CHOICES, _MAX_CALLS, _MAX_NAME = 128, 1024, 256
+_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+_HINT = "is this an OpenAI-compatible server?"
+
+
+class Text:
+    """A text that arrives in pieces. Halves of a character in two pieces become one character."""
+
+    __slots__ = ("_half", "_pieces", "length")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._half = ""
+        self.length = 0  # characters that are complete
+
+    def add(self, piece: str) -> None:
+        if not piece:
+            return
+        if self._half or not piece.isascii():
+            piece, self._half = self._half + piece, ""
+            if "\ud800" <= piece[-1] <= "\udbff":
+                piece, self._half = piece[:-1], piece[-1]
+            piece = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self._pieces.append(piece)
+        self.length += len(piece)
+
+    def close(self) -> None:
+        """Half a character whose other half never came becomes U+FFFD."""
+        if self._half:
+            self._half = ""
+            self._pieces.append("\ufffd")
+            self.length += 1
+
+    def __str__(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+
+@dataclass(slots=True)
+class Call:
+    """A tool call; `position` is its index in the answer. `kind` is `function` or `custom`."""
+
+    position: int
+    id: str
+    kind: str = "function"
+    name: Text = field(default_factory=Text)
+    arguments: Text = field(default_factory=Text)
+
+    def to_json(self) -> Json:
+        inner = "arguments" if self.kind == "function" else "input"
+        return {"id": self.id, "type": self.kind, self.kind: {"name": str(self.name), inner: str(self.arguments)}}
+
+
+@dataclass(slots=True)
+class Choice:
+    """All that has come of one choice. `texts` and `calls` are in the order in which they first came."""
+
+    index: int
+    texts: dict[str, Text] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    function_call: Call | None = None
+    finish: str | None = None
+    logprobs: dict[str, list[Json]] = field(default_factory=dict)
+    _open: dict[object, tuple[Call, str]] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Characters of all channels together."""
+        calls = sum(c.name.length + c.arguments.length for c in self._every_call())
+        return sum(t.length for t in self.texts.values()) + calls
+
+    @property
+    def written(self) -> str:
+        """Everything the model wrote, composed as `Response.written` composes it: what a detector must see."""
+        thoughts = dict.fromkeys(self._text(name) for name in REASONING)  # some servers send one under two names
+        texts = (self._text("content"), self._text("refusal"))
+        return Response(
+            text="\n".join(t for t in texts if t),
+            reasoning="\n".join(t for t in thoughts if t),
+            tool_calls=tuple(ToolCall(c.id, str(c.name), str(c.arguments)) for c in self._every_call()),
+        ).written
+
+    def message(self) -> Json:
+        """The message of the whole answer. `content` is None where nothing but calls or a refusal came."""
+        message: Json = {"role": "assistant", "content": self._text("content") or self._no_content()}
+        message |= {name: text for name in TEXTS[1:] if (text := self._text(name))}
+        if self.calls:
+            message["tool_calls"] = [c.to_json() for c in sorted(self.calls, key=lambda c: c.position)]
+        if (call := self.function_call) is not None:
+            message["function_call"] = {"name": str(call.name), "arguments": str(call.arguments)}
+        return message
+
+    def close(self) -> None:
+        for text in (*self.texts.values(), *(t for c in self._every_call() for t in (c.name, c.arguments))):
+            text.close()
+
+    def add(self, delta: Mapping[str, object]) -> None:
+        for unread in ("audio", "images"):
+            if delta.get(unread):
+                raise BackendProtocol(f"the answer holds {unread}, which cannot be checked", hint="ask for text only")
+        for name in (*REASONING, "refusal"):
+            self._piece(name, delta.get(name))
+        self._content(delta.get("content"))
+        for call in _list(delta.get("tool_calls"), "tool_calls"):
+            self._call(_object(call, "a tool call"))
+        if delta.get("function_call"):
+            self._legacy(_object(delta["function_call"], "function_call"))
+
+    def add_logprobs(self, value: object) -> None:
+        if not isinstance(value, dict):
+            return
+        for name in ("content", "refusal"):
+            if isinstance(entries := value.get(name), list):
+                self.logprobs.setdefault(name, []).extend(_object(e, "a token's log-probability") for e in entries)
+
+    def _no_content(self) -> str | None:
+        others = self.calls or self.function_call or self._text("refusal")
+        return None if others else ""
+
+    def _text(self, name: str) -> str:
+        return str(self.texts[name]) if name in self.texts else ""
+
+    def _every_call(self) -> Iterator[Call]:
+        yield from sorted(self.calls, key=lambda c: c.position)
+        if self.function_call is not None:
+            yield self.function_call
+
+    def _piece(self, name: str, value: object) -> None:
+        if text := _str(value, name):
+            self.texts.setdefault(name, Text()).add(text)
+
+    def _content(self, content: object) -> None:
+        if not isinstance(content, list):
+            return self._piece("content", content)
+        for item in content:
+            part = _object(item, "a part of the content")
+            kind = part.get("type")
+            if kind in ("text", "output_text"):
+                self._piece("content", part.get("text"))
+            elif kind == "refusal":
+                self._piece("refusal", part.get("refusal"))
+            elif kind in ("thinking", "reasoning"):
+                thought = part.get(str(kind)) or part.get("text")
+                for piece in thought if isinstance(thought, list) else [thought]:
+                    self._piece("reasoning_content", piece.get("text") if isinstance(piece, dict) else piece)
+            else:
+                raise BackendProtocol("the answer holds a kind of content that cannot be checked")
+
+    def _call(self, piece: Mapping[str, object]) -> None:
+        given = _str(piece.get("id"), "a tool call's id")
+        # Index says which call a piece belongs to. Some servers leave it out, or repeat 0 with another id.
+        key = piece.get("index", given or next(reversed(self._open), None))
+        if isinstance(key, bool) or not isinstance(key, int | str | None):
+            raise BackendProtocol("a tool call's index is not a number", hint=_HINT)
+        known = self._open.get(key)
+        kind = "custom" if piece.get("type") == "custom" or "custom" in piece else "function"
+        if known is None or (given and known[1] and given != known[1]):
+            call = Call(self._place(key), safe_id(given), kind)
+            self.calls.append(call)
+        else:
+            call, before = known
+            if given and not before:
+                call.id = safe_id(given)
+            given = given or before
+        self._open[key] = (call, given)
+        self._function(call, _object(piece.get("function") or piece.get("custom") or {}, "a tool call's function"))
+
+    def _place(self, key: object) -> int:
+        taken = {c.position for c in self.calls}
+        if len(taken) >= _MAX_CALLS:
+            raise BackendProtocol(f"the answer holds more than {_MAX_CALLS} tool calls")
+        if isinstance(key, int) and not 0 <= key < _MAX_CALLS:
+            raise BackendProtocol("a tool call's index is out of range", hint=_HINT)
+        return key if isinstance(key, int) and key not in taken else max(taken, default=-1) + 1
+
+    def _legacy(self, piece: Mapping[str, object]) -> None:
+        """`function_call`, the field that tool_calls replaced; older servers still send it."""
+        self.function_call = self.function_call or Call(0, "")
+        self._function(self.function_call, piece)
+
+    @staticmethod
+    def _function(call: Call, function: Mapping[str, object]) -> None:
+        name = _str(function.get("name"), "a function's name")
+        if name and call.name.length + len(name) > _MAX_NAME:
+            raise BackendProtocol(f"a function's name has more than {_MAX_NAME} characters", hint=_HINT)
+        call.name.add(name)
+        arguments = function.get("arguments", function.get("input"))
+        call.arguments.add(json.dumps(arguments) if isinstance(arguments, dict) else _str(arguments, "arguments"))
+
+
+class Assembly:
+    """Collects the chunks of one streamed completion: `add` each, then `completion`."""
+
+    def __init__(self) -> None:
+        self.head: Json = {}
+        self.choices: dict[int, Choice] = {}
+        self.usage: Json | None = None
+
+    def add(self, chunk: object) -> None:
+        """Take in one chunk. Raises BackendError where it is an error object or cannot be understood."""
+        top = _object(chunk, "a chunk")
+        if is_error(top):
+            raise error_from_json(top, clean=lambda message: "(message left out)")
+        for name in _HEAD:
+            if name not in self.head and isinstance(value := top.get(name), str | int) and len(str(value)) <= _MAX_NAME:
+                self.head[name] = value
+        if isinstance(usage := top.get("usage"), dict):
+            self.usage = usage
+        for item in _list(top.get("choices"), "choices"):
+            choice = _object(item, "a choice")
+            into = self._choice(choice.get("index"))
+            into.add(_object(choice.get("delta") or {}, "a delta"))
+            into.add_logprobs(choice.get("logprobs"))
+            if reason := _str(choice.get("finish_reason"), "finish_reason"):
+                into.finish = reason if reason in _REASONS else finish_reason(reason)
+
+    def completion(self, *, cut: Iterable[int] = ()) -> Json:
+        """The whole `chat.completion`. Raises BackendUnavailable where the answer broke off: a choice has no end.
+
+        `cut` names choices that were stopped on purpose; they end with `content_filter`.
+        """
+        stopped = frozenset(cut)
+        if not self.choices or any(c.finish is None and c.index not in stopped for c in self.choices.values()):
+            raise BackendUnavailable("the answer broke off before its end", hint="see the server's log; try again")
+        choices = [self._whole(self.choices[i], i in stopped) for i in sorted(self.choices)]
+        return {**self.header("chat.completion"), "choices": choices, "usage": self.usage}
+
+    def header(self, kind: str) -> Json:
+        """The fields that every chunk, or the whole answer, begins with; what the server left out is made up once."""
+        self.head.setdefault("id", f"chatcmpl-{secrets.token_hex(12)}")
+        self.head.setdefault("created", int(time.time()))
+        self.head.setdefault("model", "")
+        known = {name: self.head[name] for name in _HEAD if name in self.head}
+        return {"id": known.pop("id"), "object": kind, **known}
+
+    def _choice(self, index: object) -> Choice:
+        index = 0 if index is None else index
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < _MAX_CHOICES:
+            raise BackendProtocol("a choice's index is out of range", hint=_HINT)
+        return self.choices.setdefault(index, Choice(index))
+
+    @staticmethod
+    def _whole(choice: Choice, stopped: bool) -> Json:
+        choice.close()
+        whole: Json = {"index": choice.index, "message": choice.message()}
+        if choice.logprobs:
+            whole["logprobs"] = {name: choice.logprobs.get(name) for name in ("content", "refusal")}
+        whole["finish_reason"] = "content_filter" if stopped else choice.finish
+        return whole
+
+
+def safe_id(given: str) -> str:
+    """A call's id as the server gave it, or one of ours where it is none: models write some of them, as any text."""
+    return given if _ID.fullmatch(given) else f"call_{secrets.token_hex(12)}"
+
+
+def _object(value: object, what: str) -> Json:
+    if not isinstance(value, dict):
+        raise BackendProtocol(f"{what} is not a JSON object", hint=_HINT)
+    return value
+
+
+def _list(value: object, what: str) -> list[object]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BackendProtocol(f"{what} is not a JSON list", hint=_HINT)
+    return value
+
+
+def _str(value: object, what: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BackendProtocol(f"{what} is not a string", hint=_HINT)
+    return value
