@@ -87,7 +87,7 @@ def decode(data: bytes, name: str, policy: ImagePolicy) -> ImagePart:
         raise ImageError(f"{name} is empty", hint="give an image file with content")
     if len(data) > policy.max_bytes:
         raise too_many_bytes(name, policy)
-    with _quiet(), _faults(name):
+    with quiet(), _faults(name):
         try:
             image = Image.open(io.BytesIO(data), formats=policy.formats)
         except UnidentifiedImageError:
@@ -101,7 +101,7 @@ def decode(data: bytes, name: str, policy: ImagePolicy) -> ImagePart:
 
 def convert(image: Image.Image, name: str, policy: ImagePolicy) -> ImagePart:
     """`decode` for what is a PIL image already: the frame it is at. The image itself is left unchanged."""
-    with _quiet(), _faults(name):
+    with quiet(), _faults(name):
         return _part(image, name, policy)
 
 
@@ -218,7 +218,7 @@ _IGNORE_PIL = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence Pillow's warnings, and no others, meanwhile.
 
     Not `warnings.catch_warnings`: images are decoded in several threads, and two of those that overlap leave the

@@ -38,6 +38,7 @@ class OpenAIHTTP:
         renders a conversation to one text and reads "<|im_end|>" in a user's message as the end of the turn, unless it
         protects itself; in process, Eyelid always does. False, the default, sends texts as they are, since the same
         rule breaks up HTML and XML tags. System messages are the operator's and stay as they are.
+    retry: another policy of when to ask again, in place of max_retries and backoff_s.
     session: an aiohttp session of yours, which stays open; without it the backend makes one. Proxies of the
     environment are not used unless `trust_env` is set.
 
@@ -65,17 +66,20 @@ class OpenAIHTTP:
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
         name: str | None = None,
+        retry: Retry | None = None,
     ):
         if not model:
             raise ConfigError("the model's name is empty", hint="give the name under which the server knows it")
         self.base_url, self.model, self.name = _base_url(base_url), model, name or model
-        self._secrets = (api_key, *(headers or {}).values())
-        self._max_tokens_field, self._omit = max_tokens_field, frozenset(omit)
-        self._inert = _inert(defuse)
+        self.secrets = (api_key, *(headers or {}).values())
+        self.max_tokens_field, self.omitted = max_tokens_field, frozenset(omit)
+        self.inert = _inert(defuse)
         limits = Limits(timeout_s, connect_timeout_s, read_timeout_s, max_bytes)
-        retry = Retry(max_retries, backoff_s)
+        retry = retry or Retry(max_retries, backoff_s)
         sent = _headers(headers or {}, api_key)
-        self._http = Transport(self.base_url, "/chat/completions", sent, limits, retry, session, trust_env)
+        self.transport = self._http = Transport(
+            self.base_url, "/chat/completions", sent, limits, retry, session, trust_env
+        )
 
     def __repr__(self) -> str:
         return f"OpenAIHTTP({self.base_url!r}, {self.model!r})"
@@ -140,17 +144,17 @@ class OpenAIHTTP:
         if request.adapters:
             hint = "serve the adapter as a model of its own (vLLM: --lora-modules), or pass the server's field in extra"
             raise Unsupported("adapters cannot be chosen per request over HTTP", feature="adapters", hint=hint)
-        if (inert := self._inert) is not None:
+        if (inert := self.inert) is not None:
             request = request.with_messages(*(_defused(m, inert) for m in request.messages))
-        fields = {**to_json(request, self.model, max_tokens_field=self._max_tokens_field), **more}
+        fields = {**to_json(request, self.model, max_tokens_field=self.max_tokens_field), **more}
         try:
-            kept = {k: v for k, v in fields.items() if k not in self._omit}
+            kept = {k: v for k, v in fields.items() if k not in self.omitted}
             return json.dumps(kept, allow_nan=False).encode("ascii")
         except (TypeError, ValueError):
             raise InputError("the request cannot be written as JSON", hint="look at `extra` and the numbers") from None
 
     def _cleaner(self, request: Request) -> Clean:
-        return cleaner("\n".join(m.text for m in request.messages), *self._secrets)
+        return cleaner("\n".join(m.text for m in request.messages), *self.secrets)
 
     async def _events(
         self, response: aiohttp.ClientResponse, piece: bytes, reader: StreamReader

@@ -139,6 +139,10 @@ class Transport:
                 f"the server's answer is not JSON (it says {kind})", hint=HINT_URL, code="not_json"
             ) from None
 
+    async def read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The whole body, as it is. Raises BackendProtocol where it is too long."""
+        return await self._bytes(response, self.limits.max_bytes)
+
     async def piece(self, response: aiohttp.ClientResponse) -> bytes:
         """What has come of the body; empty at its end."""
         with self._translated():

@@ -9,8 +9,8 @@ GatewayError
 |-- SlowClient         408  the request did not arrive in time
 `-- Overloaded         503  too many requests at once, or shutting down
 
-RateLimited (429, a key's own limit) stands with the keys. Errors of an upstream keep their class (`eyelid.errors.BackendError`) and are translated by `describe`: their texts come
-from `openai_errors`, which takes out keys and the request's own words.
+A key's own limit is `keys.RateLimited` (429). Errors of an upstream keep their class (`eyelid.errors.BackendError`) and
+are translated by `describe`: their texts come from `openai_errors`, which takes out keys and the request's own words.
 """
 
 from __future__ import annotations

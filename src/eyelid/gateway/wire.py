@@ -1,0 +1,325 @@
+"""A chat completion's body: read for what the guard needs, and kept byte for byte for what is only passed on.
+
+The top level is a table of raw JSON values. What we know is decoded from there, all else reaches the upstream as it
+came. Each key stands once in what is sent on, so guard and upstream cannot read two different requests in one body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .errors import BadRequest, TooLarge
+from .settings import LimitsConfig
+
+Raw = msgspec.Raw
+Number = float | int
+
+#: Fields of ours: they end here.
+OWN = frozenset({"eyelid", "moderation"})
+#: Fields that some servers take and that would bring in images unseen, change how the conversation is read, or make an
+#: answer that the detector sees only the end of.
+REFUSED: Mapping[str, str] = {
+    "images": "put images into the messages",
+    "image_data": "put images into the messages",
+    "multi_modal_data": "put images into the messages",
+    "prompt_embeds": "write the prompt as text",
+    "prompt": "put the prompt into the messages",
+    "prompt_logprobs": "leave it out: log-probabilities of the prompt spell out text that is not checked",
+    "documents": "put documents into the messages",
+    "chat_template": "the operator chooses the template",
+    "continue_final_message": "end with a user's message: the detector must see the whole answer",
+    "echo": "leave it out: the answer is what the model wrote",
+    "audio": "ask for text only: audio cannot be checked",
+    "return_token_ids": "leave it out: token ids spell out text that is not checked",
+    "return_tokens_as_token_ids": "leave it out: token ids spell out text that is not checked",
+    "prediction": "leave it out: a predicted answer is not passed on",
+}
+#: The same of messages.
+REFUSED_IN_MESSAGE = ("images", "audio", "prefix", "partial")
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+class ImageURL(msgspec.Struct):
+    url: str
+
+
+class ContentPart(msgspec.Struct):
+    type: str
+    text: str | None = None
+    image_url: ImageURL | str | None = None
+    refusal: str | None = None
+
+    @property
+    def url(self) -> str | None:
+        found = self.image_url
+        return found.url if isinstance(found, ImageURL) else found
+
+
+class Function(msgspec.Struct):
+    name: str = ""
+    arguments: str | dict[str, Any] | None = None
+    input: str | None = None
+
+
+class ToolCall(msgspec.Struct):
+    function: Function | None = None
+    custom: Function | None = None
+
+
+class Message(msgspec.Struct):
+    role: str
+    content: str | list[ContentPart] | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
+    images: Any = None
+    audio: Any = None
+    prefix: Any = None
+    partial: Any = None
+
+    def parts(self) -> list[ContentPart]:
+        if isinstance(self.content, str):
+            return [ContentPart("text", text=self.content)]
+        return self.content or []
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class Own(msgspec.Struct, forbid_unknown_fields=True):
+    """The `eyelid` object of a request."""
+
+    defense: str | None = None
+    trace: bool = False
+
+
+class Options(msgspec.Struct):
+    """What we read of a body beside its messages. None: not given."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    logprobs: bool | int | None = None
+    top_logprobs: int | None = None
+    modalities: list[str] | None = None
+    eyelid: Own | None = None
+
+
+_TOP: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
+_MESSAGES: msgspec.json.Decoder[list[Message]] = msgspec.json.Decoder(list[Message])
+_FIELDS = {f.name: msgspec.json.Decoder(f.type) for f in msgspec.structs.fields(Options)}
+
+
+@dataclass(slots=True)
+class Chat:
+    """A read body. `fields` are all values as they came, for passing on."""
+
+    fields: dict[str, Raw] = field(repr=False)
+    options: Options = field(repr=False)
+    messages: list[Message] = field(repr=False)
+
+    @property
+    def model(self) -> str:
+        return self.options.model or ""
+
+    @property
+    def stream(self) -> bool:
+        return bool(self.options.stream)
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.options.stream_options and self.options.stream_options.include_usage)
+
+    @property
+    def choices(self) -> int:
+        return self.options.n or 1
+
+    @property
+    def max_tokens(self) -> int | None:
+        o = self.options
+        return o.max_completion_tokens if o.max_completion_tokens is not None else o.max_tokens
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        given = self.options.stop
+        return (given,) if isinstance(given, str) else tuple(given or ())
+
+    def images(self) -> Iterator[tuple[int, int, str]]:
+        """(place of the message, place of the part, URL) of every image, in order."""
+        for at, message in enumerate(self.messages):
+            for where, part in enumerate(message.content if isinstance(message.content, list) else ()):
+                if part.type == "image_url" and (url := part.url) is not None:
+                    yield at, where, url
+
+    def said(self) -> str:
+        """All text of the messages: what no error may quote."""
+        return "\n".join(p.text for m in self.messages for p in m.parts() if p.text)
+
+    def present(self, name: str) -> bool:
+        """Whether a field was given a value: neither null, false nor empty."""
+        return bytes(self.fields.get(name, Raw(b"null"))) not in (b"null", b"[]", b"{}", b"false", b'""')
+
+
+def read(body: bytes, limits: LimitsConfig) -> Chat:
+    """Raises BadRequest or TooLarge, which name the field and never its content."""
+    try:
+        body.decode()  # what is only passed on is not read otherwise, and must be text too
+        fields = _TOP.decode(body)
+    except msgspec.ValidationError:
+        raise BadRequest("the body must be a JSON object", code="invalid_json") from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
+        fault = "nested too deeply" if isinstance(e, RecursionError) else "not valid JSON"
+        raise BadRequest(f"the body is {fault}", code="invalid_json", hint=_where(e)) from None
+    options = Options(**{name: _decoded(fields, name, decoder) for name, decoder in _FIELDS.items() if name in fields})
+    chat = Chat(fields, options, _messages(fields, limits))
+    _check(chat, limits)
+    return chat
+
+
+def forward(
+    chat: Chat,
+    model: str,
+    limits: LimitsConfig,
+    *,
+    urls: Mapping[tuple[int, int], str] | None = None,
+    inert: Callable[[str], str] | None = None,
+    omit: frozenset[str] = frozenset(),
+    max_tokens_field: str | None = None,
+) -> bytes:
+    """The body for the upstream. `urls` replaces images by their places; everything else stays as it was written.
+
+    `inert` breaks up control tokens in what users, tools and assistants said (`OpenAIHTTP`'s `defuse`).
+    `max_tokens_field` is the name that the server wants for the bound, where the operator says so.
+    """
+    fields = {k: v for k, v in chat.fields.items() if k not in OWN and k not in omit}
+    fields["model"] = Raw(msgspec.json.encode(model))
+    if urls or inert is not None:
+        fields["messages"] = Raw(_changed(fields["messages"], urls or {}, inert))
+    if chat.stream:
+        given = msgspec.json.decode(fields["stream_options"]) if "stream_options" in fields else {}
+        fields["stream_options"] = Raw(msgspec.json.encode({**(given or {}), "include_usage": True}))
+    else:
+        fields.pop("stream_options", None)
+    bound = chat.max_tokens
+    if limits.max_tokens is not None:
+        bound = min(bound or limits.max_tokens, limits.max_tokens)
+    renamed = max_tokens_field is not None and max_tokens_field not in fields
+    if bound is not None and (bound != chat.max_tokens or renamed):
+        names = [k for k in ("max_completion_tokens", "max_tokens") if fields.pop(k, None) is not None]
+        fields[max_tokens_field or (names[0] if names else "max_tokens")] = Raw(msgspec.json.encode(bound))
+    return msgspec.json.encode(fields)
+
+
+def _messages(fields: Mapping[str, Raw], limits: LimitsConfig) -> list[Message]:
+    if "messages" not in fields:
+        raise BadRequest("the body has no messages", param="messages", code="missing_required_parameter")
+    messages: list[Message] = _decoded(fields, "messages", _MESSAGES)
+    if not messages:
+        raise BadRequest("messages is empty", param="messages", hint="send at least one message")
+    if len(messages) > limits.max_messages:
+        fault = f"{len(messages)} messages, at most {limits.max_messages} are taken"
+        raise TooLarge(fault, param="messages", code="too_many_messages")
+    images = 0
+    for at, message in enumerate(messages):
+        where = f"messages[{at}]"
+        if message.role not in ROLES:
+            raise BadRequest(f"{where}.role is not known", param=f"{where}.role", hint=", ".join(sorted(ROLES)))
+        for name in REFUSED_IN_MESSAGE:
+            if getattr(message, name):
+                fault = f"{where}.{name} is not taken: the guard could not see it"
+                raise BadRequest(fault, param=f"{where}.{name}", code="unsupported_field")
+        for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            images += _check_part(part, message.role, f"{where}.content[{place}]")
+    if images > limits.max_images:
+        raise TooLarge(
+            f"{images} images, at most {limits.max_images} are taken", param="messages", code="too_many_images"
+        )
+    return messages
+
+
+def _check_part(part: ContentPart, role: str, where: str) -> bool:
+    """Whether it is an image. Raises BadRequest for what the guard cannot see."""
+    if part.type == "image_url":
+        if part.url is None:
+            raise BadRequest(f"{where} has no image_url.url", param=f"{where}.image_url")
+        if role in ("system", "developer", "assistant"):
+            hint = "put images into a user's message"
+            raise BadRequest(f"{where}: a {role} message cannot hold an image", param=where, hint=hint)
+        return True
+    if part.type == "text":
+        if part.text is None:
+            raise BadRequest(f"{where} has no text", param=f"{where}.text")
+        return False
+    if part.type == "refusal" or (role == "assistant" and part.type in ("thinking", "reasoning")):
+        return False
+    hint = "text and image_url are"
+    raise BadRequest(f"{where}.type is not taken: the guard could not see it", param=where, hint=hint)
+
+
+def _check(chat: Chat, limits: LimitsConfig) -> None:
+    o = chat.options
+    if not o.model:
+        raise BadRequest("the body names no model", param="model", code="missing_required_parameter")
+    for name, way in REFUSED.items():
+        if chat.present(name):
+            raise BadRequest(f"{name} is not taken", param=name, code="unsupported_field", hint=way)
+    if o.modalities and set(o.modalities) != {"text"}:
+        hint = 'modalities: ["text"]'
+        raise BadRequest("only text can be checked", param="modalities", code="unsupported_field", hint=hint)
+    if o.n is not None and not 1 <= o.n <= limits.max_choices:
+        fault = f"n must be from 1 to {limits.max_choices}"
+        raise BadRequest(fault, param="n", code="too_many_choices" if o.n > 0 else "invalid_request")
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = getattr(o, name)
+        if value is not None and value < 1:
+            raise BadRequest(f"{name} must be at least 1", param=name)
+    if o.stop is not None and len(chat.stop) > 16:
+        raise BadRequest("stop has more than 16 texts", param="stop")
+
+
+def _decoded(fields: Mapping[str, Raw], name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
+    try:
+        return decoder.decode(fields[name])
+    except msgspec.ValidationError as e:  # it names types and places, never values
+        text = str(e).replace("`$", f"`{name}")
+        raise BadRequest(f"{name}: {text[:1].lower()}{text[1:200]}", param=name, code="invalid_type") from None
+    except (msgspec.DecodeError, UnicodeError):
+        raise BadRequest(f"{name} holds text that is not valid", param=name, code="invalid_json") from None
+    except RecursionError:
+        raise BadRequest(f"{name} is nested too deeply", param=name, code="invalid_json") from None
+
+
+def _changed(messages: Raw, urls: Mapping[tuple[int, int], str], inert: Callable[[str], str] | None) -> bytes:
+    plain = msgspec.json.decode(messages)
+    for (at, where), url in urls.items():
+        part = plain[at]["content"][where]
+        image = part["image_url"]
+        part["image_url"] = {**image, "url": url} if isinstance(image, dict) else {"url": url}
+    for message in plain if inert is not None else ():
+        if message["role"] in ("system", "developer"):
+            continue
+        assert inert is not None
+        if isinstance(message.get("content"), str):
+            message["content"] = inert(message["content"])
+        for part in message["content"] if isinstance(message.get("content"), list) else ():
+            if isinstance(part.get("text"), str):
+                part["text"] = inert(part["text"])
+    return msgspec.json.encode(plain)
+
+
+def _where(error: Exception) -> str:
+    """The place that msgspec names, and nothing that it quotes."""
+    _, found, place = str(error).rpartition("(byte ")
+    return f"at byte {place.rstrip(')')}" if found and place.rstrip(")").isdigit() else ""
