@@ -66,22 +66,33 @@ class Text:
 
 @dataclass(slots=True)
 class Call:
-    """A tool call; `position` is its index in the answer. `kind` is `function` or `custom`."""
+    """A tool call. `kind` is `function` or `custom`; `told`: its id has left, and stays what it is."""
 
-    position: int
     id: str
     kind: str = "function"
+    told: bool = False
     name: Text = field(default_factory=Text)
     arguments: Text = field(default_factory=Text)
 
-    def to_json(self) -> Json:
-        inner = "arguments" if self.kind == "function" else "input"
-        return {"id": self.id, "type": self.kind, self.kind: {"name": str(self.name), inner: str(self.arguments)}}
+    @property
+    def length(self) -> int:
+        return self.name.length + self.arguments.length
+
+    def to_json(self, end: int | None = None) -> Json:
+        """As it stands in a message; with `end`, only so many characters of the arguments."""
+        return {"id": self.id, "type": self.kind, self.kind: self.inner(end)}
+
+    def inner(self, end: int | None = None) -> Json:
+        arguments = "arguments" if self.kind == "function" else "input"
+        return {"name": str(self.name), arguments: str(self.arguments)[:end]}
 
 
 @dataclass(slots=True)
 class Choice:
-    """All that has come of one choice. `texts` and `calls` are in the order in which they first came."""
+    """All that has come of one choice. `texts` and `calls` are in the order in which they first came.
+
+    A call's index in the answer is its place in `calls`, whatever numbers the server gave.
+    """
 
     index: int
     texts: dict[str, Text] = field(default_factory=dict)
@@ -90,12 +101,22 @@ class Choice:
     finish: str | None = None
     logprobs: dict[str, list[Json]] = field(default_factory=dict)
     _open: dict[object, tuple[Call, str]] = field(default_factory=dict)
+    _before: dict[str, int] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
         """Characters of all channels together."""
-        calls = sum(c.name.length + c.arguments.length for c in self._every_call())
-        return sum(t.length for t in self.texts.values()) + calls
+        return self.spoken + sum(self.texts[name].length for name in REASONING if name in self.texts)
+
+    @property
+    def spoken(self) -> int:
+        """Characters of all channels but the reasoning."""
+        texts = sum(t.length for name, t in self.texts.items() if name not in REASONING)
+        return texts + sum(c.length for c in self._every_call())
+
+    def followed(self, name: str) -> int:
+        """How many characters of other channels came since the reasoning `name` last grew."""
+        return self.spoken - self._before.get(name, 0)
 
     @property
     def written(self) -> str:
@@ -113,9 +134,9 @@ class Choice:
         message: Json = {"role": "assistant", "content": self._text("content") or self._no_content()}
         message |= {name: text for name in TEXTS[1:] if (text := self._text(name))}
         if self.calls:
-            message["tool_calls"] = [c.to_json() for c in sorted(self.calls, key=lambda c: c.position)]
+            message["tool_calls"] = [c.to_json() for c in self.calls]
         if (call := self.function_call) is not None:
-            message["function_call"] = {"name": str(call.name), "arguments": str(call.arguments)}
+            message["function_call"] = call.inner()
         return message
 
     def close(self) -> None:
@@ -149,13 +170,15 @@ class Choice:
         return str(self.texts[name]) if name in self.texts else ""
 
     def _every_call(self) -> Iterator[Call]:
-        yield from sorted(self.calls, key=lambda c: c.position)
+        yield from self.calls
         if self.function_call is not None:
             yield self.function_call
 
     def _piece(self, name: str, value: object) -> None:
         if text := _str(value, name):
             self.texts.setdefault(name, Text()).add(text)
+            if name in REASONING:
+                self._before[name] = self.spoken
 
     def _content(self, content: object) -> None:
         if not isinstance(content, list):
@@ -183,27 +206,21 @@ class Choice:
         known = self._open.get(key)
         kind = "custom" if piece.get("type") == "custom" or "custom" in piece else "function"
         if known is None or (given and known[1] and given != known[1]):
-            call = Call(self._place(key), safe_id(given), kind)
+            if len(self.calls) >= _MAX_CALLS:
+                raise BackendProtocol(f"the answer holds more than {_MAX_CALLS} tool calls")
+            call = Call(safe_id(given), kind)
             self.calls.append(call)
         else:
             call, before = known
-            if given and not before:
+            if given and not before and not call.told:
                 call.id = safe_id(given)
             given = given or before
         self._open[key] = (call, given)
         self._function(call, _object(piece.get("function") or piece.get("custom") or {}, "a tool call's function"))
 
-    def _place(self, key: object) -> int:
-        taken = {c.position for c in self.calls}
-        if len(taken) >= _MAX_CALLS:
-            raise BackendProtocol(f"the answer holds more than {_MAX_CALLS} tool calls")
-        if isinstance(key, int) and not 0 <= key < _MAX_CALLS:
-            raise BackendProtocol("a tool call's index is out of range", hint=_HINT)
-        return key if isinstance(key, int) and key not in taken else max(taken, default=-1) + 1
-
     def _legacy(self, piece: Mapping[str, object]) -> None:
         """`function_call`, the field that tool_calls replaced; older servers still send it."""
-        self.function_call = self.function_call or Call(0, "")
+        self.function_call = self.function_call or Call("")
         self._function(self.function_call, piece)
 
     @staticmethod
@@ -211,9 +228,14 @@ class Choice:
         name = _str(function.get("name"), "a function's name")
         if name and call.name.length + len(name) > _MAX_NAME:
             raise BackendProtocol(f"a function's name has more than {_MAX_NAME} characters", hint=_HINT)
-        call.name.add(name)
+        if call.arguments.length == 0:
+            call.name.add(name)
+        elif name not in ("", str(call.name)):  # some servers say it again with every piece
+            raise BackendProtocol("a function's name went on after its arguments had begun", hint=_HINT)
         arguments = function.get("arguments", function.get("input"))
-        call.arguments.add(json.dumps(arguments) if isinstance(arguments, dict) else _str(arguments, "arguments"))
+        if text := json.dumps(arguments) if isinstance(arguments, dict) else _str(arguments, "arguments"):
+            call.name.close()  # from here on a name is whole, so that it can leave before the arguments have ended
+            call.arguments.add(text)
 
 
 class Assembly:

@@ -144,24 +144,37 @@ def deltas(head: Json, index: int, message: Mapping[str, Any], logprobs: Any = N
         tokens = logprobs.get(name) if isinstance(logprobs, dict) else None
         for piece, entries in _pieces(text, tokens):
             yield chunk(head, index, {name: piece}, {name: entries} if entries else None)
-    for position, call in enumerate(message.get("tool_calls") or ()):
-        kind = call.get("type", "function")
-        inner = "arguments" if kind == "function" else "input"
-        text = call[kind][inner]
-        named = {"index": position, "id": call["id"], "type": kind, kind: {"name": call[kind]["name"], inner: ""}}
-        yield chunk(head, index, {"tool_calls": [named]})
-        for piece, _ in _pieces(text):
-            yield chunk(head, index, {"tool_calls": [{"index": position, kind: {inner: piece}}]})
+    for place, call in enumerate(message.get("tool_calls") or ()):
+        yield from call_deltas(head, index, place, call)
     if (legacy := message.get("function_call")) is not None:
-        yield chunk(head, index, {"function_call": {"name": legacy["name"], "arguments": ""}})
-        for piece, _ in _pieces(legacy["arguments"]):
-            yield chunk(head, index, {"function_call": {"arguments": piece}})
+        yield from legacy_deltas(head, index, legacy)
+
+
+def call_deltas(
+    head: Json, index: int, place: int, call: Mapping[str, Any], sent: int | None = None
+) -> Iterator[bytes]:
+    """A call's id and name, then its arguments; `sent`: the former have left, and so many characters of the latter."""
+    kind = call.get("type", "function")
+    inner = "arguments" if kind == "function" else "input"
+    if sent is None:
+        named = {"index": place, "id": call["id"], "type": kind, kind: {"name": call[kind]["name"], inner: ""}}
+        yield chunk(head, index, {"tool_calls": [named]})
+    for piece, _ in _pieces(call[kind][inner][sent or 0 :]):
+        yield chunk(head, index, {"tool_calls": [{"index": place, kind: {inner: piece}}]})
+
+
+def legacy_deltas(head: Json, index: int, call: Mapping[str, Any], sent: int | None = None) -> Iterator[bytes]:
+    """As `call_deltas`, for `function_call`."""
+    if sent is None:
+        yield chunk(head, index, {"function_call": {"name": call["name"], "arguments": ""}})
+    for piece, _ in _pieces(call["arguments"][sent or 0 :]):
+        yield chunk(head, index, {"function_call": {"arguments": piece}})
 
 
 def _pieces(text: str, tokens: list[Json] | None = None) -> Iterator[tuple[str, list[Json] | None]]:
-    """The text in pieces; with `tokens`, which spell it, cut between tokens."""
+    """The text in pieces, cut between `tokens` where those spell it; else the tokens go with the first piece."""
     if tokens and "".join(str(t.get("token")) for t in tokens) == text:
-        piece, entries = "", []
+        piece, entries = "", list[Json]()
         for token in tokens:
             piece += str(token["token"])
             entries.append(token)
@@ -172,4 +185,4 @@ def _pieces(text: str, tokens: list[Json] | None = None) -> Iterator[tuple[str, 
             yield piece, entries
         return
     for start in range(0, len(text), PIECE):
-        yield text[start : start + PIECE], None
+        yield text[start : start + PIECE], tokens if start == 0 else None
