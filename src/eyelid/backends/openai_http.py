@@ -77,9 +77,8 @@ class OpenAIHTTP:
         limits = Limits(timeout_s, connect_timeout_s, read_timeout_s, max_bytes)
         retry = retry or Retry(max_retries, backoff_s)
         sent = _headers(headers or {}, api_key)
-        self.transport = self._http = Transport(
-            self.base_url, "/chat/completions", sent, limits, retry, session, trust_env
-        )
+        self.transport = Transport(self.base_url, "/chat/completions", sent, limits, retry, session, trust_env)
+        self._http = self.transport
 
     def __repr__(self) -> str:
         return f"OpenAIHTTP({self.base_url!r}, {self.model!r})"

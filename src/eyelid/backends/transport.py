@@ -128,6 +128,18 @@ class Transport:
         finally:
             response.close()
 
+    async def reachable(self, seconds: float) -> bool:
+        """Whether somebody answers at the address within `seconds`, with whatever but a server's error."""
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        try:
+            with self._translated():
+                async with self._client().get(
+                    URL(self.base_url + "/models"), headers=self._headers, allow_redirects=False, timeout=timeout
+                ) as response:
+                    return response.status < 500
+        except BackendError:
+            return False
+
     async def json(self, response: aiohttp.ClientResponse, first: bytes = b"") -> object:
         """The whole body, of which `first` is read already. Raises BackendProtocol: not JSON, or too long."""
         raw = await self._bytes(response, self.limits.max_bytes, first)

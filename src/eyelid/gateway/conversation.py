@@ -51,13 +51,13 @@ def _message(message: wire.Message, at: int, images: Mapping[tuple[int, int], Im
     for where, part in enumerate(message.parts()):
         if part.type == "image_url":
             parts.append(images[at, where])
-        elif text := part.text or part.refusal:
-            parts.append(TextPart(text))
+        elif said := part.text or part.refusal:
+            parts.append(TextPart(said))
     if message.refusal:
         parts.append(TextPart(message.refusal))
     if calls := _calls(message):
-        said = "\n".join(p.text for p in parts if isinstance(p, TextPart))
-        quoted = "\n".join(filter(None, (said, *calls)))
+        before = "\n".join(p.text for p in parts if isinstance(p, TextPart))
+        quoted = "\n".join(filter(None, (before, *calls)))
         return Message("user", (TextPart(f"The assistant called tools:\n{Fence.new().wrap(quoted)}"),))
     if message.role in ("system", "developer"):
         return Message("system", tuple(parts))

@@ -121,4 +121,4 @@ def _turned(image: Image.Image, data: bytes) -> bool:
     """Whether the file says that it is to be shown turned. Of a PNG, reading that would decode all of it."""
     if image.format == "PNG":
         return b"eXIf" in data
-    return image.getexif().get(_ORIENTATION, 1) != 1
+    return bool(image.getexif().get(_ORIENTATION, 1) != 1)

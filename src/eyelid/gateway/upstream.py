@@ -52,6 +52,10 @@ class Upstream(Protocol):
         """The same as `chat.completion.chunk` objects. Closing it stops the upstream's work."""
         ...
 
+    async def reachable(self, seconds: float) -> bool:
+        """Whether it could answer now: one that is asked over a network may not be there."""
+        ...
+
 
 @dataclass(slots=True)
 class Budget:
@@ -147,6 +151,9 @@ class Server:
         finally:
             response.close()  # with an unread rest this closes the connection, so that the server stops
 
+    async def reachable(self, seconds: float) -> bool:
+        return await self._http.reachable(seconds)
+
     async def _pieces(self, response: object) -> AsyncIterator[bytes]:
         size = 0
         while piece := await self._http.piece(response):  # type: ignore[arg-type]
@@ -218,6 +225,9 @@ class Local:
         finally:
             if (close := getattr(stream, "aclose", None)) is not None:
                 await close()
+
+    async def reachable(self, seconds: float) -> bool:
+        return True
 
     def _request(self, ask: Ask) -> Request:
         chat = ask.chat
