@@ -1,4 +1,4 @@
-"""The command line: guard | demo | detect | train | eval | models. Every error becomes words and an exit code."""
+"""The command line, one module a command (`COMMANDS`). Every error becomes words and an exit code."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ COMMANDS = {
     "detect": ("eyelid.cli.detect", "say whether an answer is harmful, or a file of answers, without a guard"),
     "train": ("eyelid.cli.train", "train the harm detector or the detoxifier, and export them for serving"),
     "eval": ("eyelid.cli.eval", "run benchmarks under several defences, or score answers that exist already"),
+    "audit": ("eyelid.cli.audit", "list, show, export and count what the gateway wrote down about its requests"),
+    "keys": ("eyelid.cli.keys", "make keys for the gateway's clients"),
     "models": ("eyelid.cli.models", "list the installed models: origin, licence, size, hash"),
 }
 
