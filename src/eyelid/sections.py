@@ -11,6 +11,8 @@ from .errors import ConfigError
 from .guard import GuardSettings
 from .presets import Options
 
+DefenseName = Literal["none", "ecso", "protector", "hybrid", "blind", "refuse"]
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:
@@ -41,7 +43,7 @@ class DefenseConfig:
     """Which defence, what it is tuned by (`presets.Options`) and its policies (`guard.GuardSettings`)."""
 
     SHORT: ClassVar[str] = "name"
-    name: Literal["none", "ecso", "protector", "hybrid", "blind", "refuse"] | None = None
+    name: DefenseName | None = None
     detector: str | None = None
     detector_key: Secret | None = None
     rewriter: str | None = None

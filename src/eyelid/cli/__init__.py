@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": ("eyelid.cli.eval", "run benchmarks under several defences, or score answers that exist already"),
     "audit": ("eyelid.cli.audit", "list, show, export and count what the gateway wrote down about its requests"),
     "keys": ("eyelid.cli.keys", "make keys for the gateway's clients"),
+    "serve": ("eyelid.cli.serve", "serve models, guarded, to OpenAI clients (the gateway)"),
     "models": ("eyelid.cli.models", "list the installed models: origin, licence, size, hash"),
 }
 

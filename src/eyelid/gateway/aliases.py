@@ -7,7 +7,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from .. import models, prompts, specs
 from ..assembly import TRAINED, assemble, trained_detector
@@ -16,15 +16,14 @@ from ..config import Config
 from ..errors import ConfigError
 from ..guard import Guard
 from ..protocols import Backend, Detector
-from ..sections import DefenseConfig, ModelConfig
+from ..sections import DefenseConfig, DefenseName, ModelConfig
 from .errors import Forbidden
 from .settings import AliasConfig, LimitsConfig, StreamMode, UpstreamConfig
 from .upstream import Local, Server, Upstream, server_options
 
 T = TypeVar("T")
-Defense = Literal["none", "ecso", "protector"]
 #: The further aliases of a model that is served without a list: ending -> defence.
-ENDINGS: dict[str, Defense] = {"-ecso": "ecso", "-protector": "protector", "-undefended": "none"}
+ENDINGS: dict[str, DefenseName] = {"-ecso": "ecso", "-protector": "protector", "-undefended": "none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def wanted(config: Config) -> Mapping[str, AliasConfig]:
     others = {
         f"{name}{ending}": AliasConfig(defense=dataclasses.replace(config.defense, name=defense))
         for ending, defense in ENDINGS.items()
-        if defense not in TRAINED or _has_detector(config.defense)
+        if defense != _own(config.defense) and (defense not in TRAINED or _has_detector(config.defense))
     }
     return {name: AliasConfig()} | others
 
@@ -121,7 +120,7 @@ class _Opener:
     def alias(self, name: str, alias: AliasConfig) -> Alias:
         serve = self.config.serve
         model, defense = alias.model or self.config.model, alias.defense or self.config.defense
-        own = defense.name or ("hybrid" if _has_detector(defense) else "ecso")
+        own = _own(defense)
         choice = serve.allow_request_choice if alias.allow_request_choice is None else alias.allow_request_choice
         file = alias.prompts or self.config.prompts
         wording = prompts.load(file) if file else specs.prompts_for(model.spec)
@@ -165,6 +164,10 @@ def _upstream(backend: Backend, model: ModelConfig, limits: LimitsConfig) -> Ups
     if isinstance(backend, OpenAIHTTP):
         return Server(backend, limits)
     return Local(backend, json=specs.parse(model.spec).backend in ("tiny", "llamacpp"))
+
+
+def _own(defense: DefenseConfig) -> str:
+    return defense.name or ("hybrid" if _has_detector(defense) else "ecso")
 
 
 def _has_detector(defense: DefenseConfig) -> bool:

@@ -6,12 +6,15 @@ nothing leaves that no detector saw. One that nobody guards goes on as it came, 
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..backends.openai_json import response_from_json
 from ..errors import BackendProtocol
 from ..types import Action, Label, Response, Trace, Verdict
+from . import hazards
 from .assembly import Assembly
 from .upstream import chunks
 
@@ -38,7 +41,7 @@ def assembled(completion: Json) -> Json:
 
 
 def read(completion: Mapping[str, object], *, guarded: bool) -> list[Read]:
-    """The choices. Raises BackendProtocol where there is none, or one cannot be read; what nobody guards need not be."""
+    """The choices. Raises BackendProtocol where there is none, or one cannot be read; an unguarded one need not be."""
     choices = completion.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BackendProtocol("the server's answer holds no choices", code="not_a_completion")
@@ -75,6 +78,25 @@ def deliver(given: Read, guarded: Response) -> Json:
 def fixed(index: int, text: str, reason: str) -> Json:
     message = {"role": "assistant", "content": text, "refusal": None}
     return {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
+
+
+def top(completion: Mapping[str, object], alias: str, *, guarded: bool) -> Json:
+    """The completion without its choices, under the alias's name; of a guarded one only what `assembly` knows."""
+    known = ("id", "created", "system_fingerprint", "service_tier", "usage")
+    names = known if guarded else tuple(n for n in completion if n not in ("choices", "eyelid", "moderation"))
+    out: Json = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
+    out |= {name: completion[name] for name in names if name in completion}
+    return out | {"object": "chat.completion", "model": alias}
+
+
+def headers(choices: Sequence[Json], overhead_ms: float) -> dict[str, str]:
+    """The worst action of all choices, and the highest harm of what the model itself wrote."""
+    actions = {str(c["action"]) for c in choices}
+    harms = [h for c in choices if isinstance(h := c["harm"], float | int)]
+    told = {"x-eyelid-action": next((a for a in ACTIONS if a in actions), "passed")}
+    if harms:
+        told["x-eyelid-harm"] = f"{max(harms):.4f}"
+    return told | {"x-eyelid-overhead-ms": f"{overhead_ms:.1f}"}
 
 
 def because(trace: Trace, *, guarded: bool) -> str | None:
@@ -140,28 +162,16 @@ def moderation(traces: Sequence[Trace], model: str) -> Json:
     It has no word for unknown, so where any verdict is missing or unknown the output is an error object, never a result
     that reads as harmless. The input is not moderated, and said not to be.
     """
-    unseen = {"type": "error", "code": "not_checked", "message": "the input is not moderated, answers are"}
+    unseen = hazards.not_moderated("not_checked", "the input is not moderated, answers are")
     results: list[Json] = []
     for trace in traces:
-        verdict = trace.verdict
-        if verdict is None or verdict.harm is None or verdict.label is Label.UNKNOWN:
-            code = "not_checked" if verdict is None else "unknown"
-            told = "no detector judged this answer" if verdict is None else "the detector could not tell"
-            return {"input": unseen, "output": {"type": "error", "code": code, "message": told}}
-        results.append(_result(verdict, model))
-    return {"input": unseen, "output": {"type": "moderation_results", "model": model, "results": results}}
-
-
-def _result(verdict: Verdict, model: str) -> Json:
-    flagged = verdict.label is Label.HARMFUL
-    return {
-        "type": "moderation_result",
-        "model": model,
-        "flagged": flagged,
-        "categories": {"harmful": flagged},
-        "category_scores": {"harmful": verdict.harm},
-        "category_applied_input_types": {"harmful": ["text"]},
-    }
+        if trace.verdict is None:
+            told = hazards.not_moderated("not_checked", "no detector judged this answer")
+            return {"input": unseen, "output": told}
+        if trace.verdict.label is Label.UNKNOWN:
+            return {"input": unseen, "output": hazards.not_moderated("unknown", "the detector could not tell")}
+        results.append(hazards.result(trace.verdict))
+    return {"input": unseen, "output": hazards.part(results, model)}
 
 
 def _verdict(verdict: Verdict | None) -> tuple[str | None, float | None]:

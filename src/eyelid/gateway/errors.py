@@ -62,6 +62,9 @@ class BadRequest(GatewayError):
 class Unauthenticated(GatewayError):
     status, type, outcome, default_code = 401, "authentication_error", "client_error", "invalid_api_key"
 
+    def __init__(self, message: str):
+        super().__init__(message, hint="send Authorization: Bearer and a key of this gateway")
+
 
 class Forbidden(GatewayError):
     status, type, outcome, default_code = 403, "permission_error", "client_error", "not_allowed"

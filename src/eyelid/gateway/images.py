@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +24,7 @@ from ..errors import ImageError
 from ..fetch import FetchPolicy
 from ..images import ImagePolicy
 from ..types import ImagePart
+from .audit.hashing import Hasher
 from .errors import BadRequest
 
 Place = tuple[int, int]
@@ -47,17 +48,17 @@ class Loaded:
 class Reader:
     """What images are taken, and how. `fetch` None: none by address. `keep`: keep the bytes of plain pictures.
 
-    `mark` makes the keyed hash of an image's bytes.
+    `marks` makes the keyed hash of an image.
     """
 
     policy: ImagePolicy
     fetch: FetchPolicy | None
     keep: bool
-    mark: Callable[[bytes], str]
+    marks: Hasher
 
     async def load(self, found: Iterable[tuple[int, int, str]]) -> Loaded:
         """Raises ImageError and BadRequest, which name the place and never the content."""
-        loaded, marks = Loaded(), []
+        loaded, hashes = Loaded(), []
         for at, where, url in found:
             name = f"messages[{at}].content[{where}]"
             try:
@@ -67,8 +68,8 @@ class Reader:
             loaded.parts[at, where] = part
             if new:
                 loaded.urls[at, where] = await asyncio.to_thread(images.data_url, part)
-            marks.append(await asyncio.to_thread(self.mark, part.data))
-        loaded.hashes = tuple(marks)
+            hashes.append(self.marks.of_sha256(part.sha256))
+        loaded.hashes = tuple(hashes)
         return loaded
 
     async def _one(self, url: str) -> tuple[ImagePart, bool]:

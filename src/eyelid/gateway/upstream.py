@@ -43,6 +43,8 @@ class Upstream(Protocol):
     backend: Backend
     #: Whether images may keep their bytes; see `images`.
     keeps_images: bool
+    #: Whether the guard's own calls may be held to the request's `response_format`.
+    keeps_extra: bool
 
     async def complete(self, ask: Ask) -> Json:
         """A whole `chat.completion`."""
@@ -110,7 +112,7 @@ def server_options(settings: UpstreamConfig) -> Json:
 class Server:
     """A model behind HTTP: the client's body goes on as it came, but for the model's name and what is ours."""
 
-    keeps_images = True
+    keeps_images = keeps_extra = True
 
     def __init__(self, backend: OpenAIHTTP, limits: LimitsConfig):
         self.backend: Backend = backend
@@ -187,7 +189,7 @@ class Local:
     keeps_images = False
 
     def __init__(self, backend: Backend, *, json: bool = False):
-        self.backend, self._json = backend, json
+        self.backend, self.keeps_extra = backend, json
 
     async def complete(self, ask: Ask) -> Json:
         request = self._request(ask)
@@ -234,7 +236,7 @@ class Local:
         for name in ("tools", "functions", "logit_bias"):
             if chat.present(name):
                 raise _unsupported(name, self.backend.name)
-        if chat.present("response_format") and not self._json:
+        if chat.present("response_format") and not self.keeps_extra:
             given = msgspec.json.decode(chat.fields["response_format"])
             if not isinstance(given, dict) or given.get("type") != "text":
                 raise _unsupported("response_format", self.backend.name)

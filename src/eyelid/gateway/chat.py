@@ -1,0 +1,266 @@
+"""`POST /v1/chat/completions`: a body in, an upstream's answer, each choice of it guarded, out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from ..guard import Guard
+from ..protocols import Detector, Exchange, StepLog
+from ..remedies.refuse import Refuse
+from ..types import Action, Response, Trace, Verdict
+from . import completion as completions
+from . import conversation, relay, wire
+from .aliases import Alias
+from .completion import Json, Read
+from .endpoint import Call, Stream
+from .errors import Forbidden
+from .lifecycle import Generation
+from .record import ChoiceRecord
+from .release import Released
+from .streaming import buffered
+from .upstream import Answered, Ask
+from .window import windowed
+
+PATH = "/v1/chat/completions"
+
+
+async def chat(call: Call, body: bytes, generation: Generation) -> object:
+    """Raises what `errors.describe` knows."""
+    serve = generation.config.serve
+    asked = wire.read(body, serve.limits)
+    own = asked.options.eyelid or wire.Own()
+    alias = generation.alias(asked.model, call.key)
+    call.alias, call.upstream, call.stream = alias.name, alias.upstream_name, asked.stream
+    guard = alias.guard(call.headers.get("x-eyelid-defense") or own.defense)
+    call.defense = guard.defense
+    call.told["x-eyelid-defense"] = guard.defense
+    if own.trace and not serve.allow_trace:
+        hint = "the operator can allow it: allow_trace"
+        raise Forbidden("traces are switched off here", code="trace_not_allowed", param="eyelid.trace", hint=hint)
+    loaded = await generation.reader(alias).load(asked.images())
+    call.images = loaded.hashes
+    request = conversation.request(asked, loaded.parts, serve.limits, extra=alias.upstream.keeps_extra)
+    ask = Ask(asked, request, loaded.urls)
+    if serve.audit.text:
+        call.query = request.query
+    answering = Answering(call, alias, guard, ask, trace=own.trace, texts=serve.audit.text)
+    if not asked.stream:
+        return await answering.whole()
+    settings = serve.stream
+    call.stream_mode = answering.mode
+    return Stream(answering.stream(settings.ping_seconds, settings.look_ahead))
+
+
+@dataclass(slots=True)
+class _Judged:
+    """One choice with all that is known about it. `delivered` is what leaves."""
+
+    read: Read
+    trace: Trace
+    delivered: Json
+
+
+class Answering:
+    """One chat on its way through upstream and guard. `trace`: tell the steps; `texts`: the audit keeps texts."""
+
+    def __init__(self, call: Call, alias: Alias, guard: Guard, ask: Ask, *, trace: bool, texts: bool):
+        self._call, self._alias, self._guard, self._ask = call, alias, guard, ask
+        self._trace, self._texts = trace, texts
+        self._upstream = alias.upstream
+        detector = guard.detector
+        self._guarded = detector is not None
+        #: A guard that asks for no answer first: the model must not see the request as it is.
+        self._unasked = detector is not None and not detector.needs_answer
+
+    @property
+    def mode(self) -> str:
+        """How a stream is guarded; `none` where nobody guards it."""
+        if not self._guarded:
+            return "none"
+        return "buffer" if self._unasked else self._alias.stream_mode
+
+    async def whole(self) -> Json:
+        if self._unasked:
+            return await self._told([await self._fresh(i) for i in range(self._ask.chat.choices)], {})
+        start = time.perf_counter()
+        try:
+            found = await self._upstream.complete(self._ask)
+        finally:
+            self._call.upstream_ms += _since(start)
+        return await self._finish(completions.assembled(found) if self._guarded else found)
+
+    def stream(self, ping_seconds: float, look_ahead: int) -> AsyncIterator[bytes]:
+        call, chat = self._call, self._ask.chat
+        if self.mode == "none":
+            return relay.relayed(
+                self._upstream.events(self._ask), self._relayed, chat.include_usage, self._alias.name, call
+            )
+        if self.mode == "window":
+            return windowed(
+                self._timed(),
+                self._clear,
+                self._finish_window,
+                ping_seconds=ping_seconds,
+                include_usage=chat.include_usage,
+                look_ahead=look_ahead,
+                step=max(1, look_ahead // 2),
+                model=self._alias.name,
+                error_payload=call.failed,
+                choices=chat.choices,
+            )
+        return buffered(
+            self._nothing() if self._unasked else self._timed(),
+            self._finish,
+            ping_seconds=ping_seconds,
+            include_usage=chat.include_usage,
+            error_payload=call.failed,
+        )
+
+    async def _finish(self, completion: Json) -> Json:
+        """Guards every choice and returns the completion to deliver, with what is to be said about it."""
+        if self._unasked:
+            return await self.whole()
+        reads = completions.read(completion, guarded=self._guarded)
+        start = time.perf_counter()
+        judged = await _all([self._judge(r) for r in reads])
+        self._call.guard_ms += _since(start)
+        return await self._told(judged, completion)
+
+    async def _judge(self, read: Read) -> _Judged:
+        guarded = await self._around(read, self._guard).generate(self._ask.request)
+        assert guarded.trace is not None
+        return _Judged(read, guarded.trace, completions.deliver(read, guarded))
+
+    def _around(self, read: Read, guard: Guard, *, refuse: bool = False) -> Guard:
+        """The alias's guard, around the answer that is there already."""
+        answered = Answered(self._ask.request, read.response, self._upstream.backend, self._call.upstream_ms)
+        remedy = Refuse(guard.prompts) if refuse else guard.remedy
+        return Guard(
+            answered,
+            guard.detector,
+            remedy,
+            verifier=None if refuse else guard.verifier,
+            settings=guard.settings,
+            prompts=guard.prompts,
+            name=guard.defense,
+        )
+
+    async def _fresh(self, index: int) -> _Judged:
+        """A choice of a guard that begins without the model's own answer."""
+        start = time.perf_counter()
+        guarded = await self._guard.generate(self._ask.request)
+        self._call.guard_ms += _since(start)
+        assert guarded.trace is not None
+        reason = guarded.finish_reason if guarded.finish_reason in ("length", "content_filter") else "stop"
+        choice = completions.fixed(index, guarded.text, reason)
+        return _Judged(Read(index, choice, guarded), guarded.trace, choice)
+
+    async def _clear(self, index: int, written: str) -> Verdict:
+        """Window mode's question: may what this choice has written so far leave?"""
+        detector = cast(Detector, self._guard.detector)
+        start = time.perf_counter()
+        try:
+            return await detector.detect(Exchange(self._ask.request, Response(written), StepLog()))
+        finally:
+            self._call.guard_ms += _since(start)
+
+    async def _finish_window(self, completion: Json, released: Mapping[int, Released]) -> Json:
+        reads = completions.read(completion, guarded=True)
+        start = time.perf_counter()
+        judged = await _all([self._judge_window(r, released.get(r.index, Released())) for r in reads])
+        self._call.guard_ms += _since(start)
+        return await self._told(judged, completion)
+
+    async def _judge_window(self, read: Read, released: Released) -> _Judged:
+        """A choice of which something may have left. Then no other answer can take its place: it goes on, or ends."""
+        name = self._guard.defense
+        if released.stopped is not None:
+            found = released.stopped
+            trace = Trace(Action.REFUSED, name, verdict=found, original=read.response.written, refused_by="guard")
+            return _Judged(read, trace, {**read.choice, "finish_reason": "content_filter"})
+        guarded = await self._around(read, self._guard, refuse=released.characters > 0).generate(self._ask.request)
+        assert guarded.trace is not None
+        return _Judged(read, guarded.trace, completions.deliver(read, guarded))
+
+    async def _told(self, judged: Sequence[_Judged], completion: Mapping[str, object]) -> Json:
+        """The completion around the judged choices, the record's share of it, and the headers."""
+        call = self._call
+        traces = [j.trace for j in judged]
+        out = completions.top(completion, self._alias.name, guarded=self._guarded)
+        out["choices"] = [j.delivered for j in judged]
+        self._note(judged, out.get("usage"))
+        told = [completions.account(j.read.index, j.trace, guarded=self._guarded, steps=self._trace) for j in judged]
+        out["moderation"] = completions.moderation(traces, self._alias.name)
+        overhead = round(call.overhead_ms, 1)
+        out["eyelid"] = {"id": call.id, "choices": told, "overhead_ms": overhead}
+        call.told |= completions.headers(told, overhead)
+        return out
+
+    def _note(self, judged: Sequence[_Judged], usage: object) -> None:
+        call = self._call
+        call.choices = tuple(self._record(j) for j in judged)
+        if any(j.trace.action is Action.FAILED for j in judged):
+            call.outcome, call.error = "guard_error", "guard_failed"
+        if isinstance(usage, dict):
+            call.prompt_tokens = _count(usage.get("prompt_tokens"))
+            call.completion_tokens = _count(usage.get("completion_tokens"))
+
+    def _record(self, judged: _Judged) -> ChoiceRecord:
+        why = completions.because(judged.trace, guarded=self._guarded)
+        message = judged.delivered.get("message")
+        text = message.get("content") if self._texts and isinstance(message, dict) else None
+        found = ChoiceRecord.of(
+            judged.read.index,
+            judged.trace,
+            unchecked_because=why,
+            text=text if isinstance(text, str) else None,
+            texts=self._texts,
+        )
+        if self._guarded or judged.trace.action is not Action.PASSED:
+            return found
+        return replace(found, action="not_guarded")
+
+    async def _relayed(self, completion: Json) -> Json:
+        """What is said at the end of a stream that nobody guards: `completion` is what the record needs of it."""
+        out = await self._finish(completion)
+        return {"moderation": out["moderation"], "eyelid": out["eyelid"]}
+
+    async def _timed(self) -> AsyncIterator[Json]:
+        """The upstream's events; the time until they end is the upstream's."""
+        start = time.perf_counter()
+        events = self._upstream.events(self._ask)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            self._call.upstream_ms += _since(start)
+            await events.aclose()  # type: ignore[attr-defined]
+
+    async def _nothing(self) -> AsyncIterator[Json]:
+        """An answer that nobody gave, for guards that ask for none."""
+        choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}
+        yield {"object": "chat.completion.chunk", "choices": [choice]}
+
+
+async def _all(work: Sequence[object]) -> list[_Judged]:
+    """All results; where one fails, the others are cancelled and over before it is raised."""
+    tasks = [asyncio.ensure_future(w) for w in work]  # type: ignore[call-overload]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
