@@ -307,3 +307,19 @@ async def test_events_have_a_largest_size():
     for _ in range(50):  # the bound is on one event, not on all
         assert small.feed(b"data: " + b"x" * 50 + b"\n\n") == ["x" * 50]
     assert SSEParser().feed(b"data: " + b"x" * 1000 + b"\n\n") == ["x" * 1000]
+
+
+def test_what_stands_around_the_choices_has_a_form():
+    odd = {
+        **chunk(0, {"content": "a"}, "stop"),
+        "id": "any words at all",
+        "created": "hidden",
+        "model": "org/m-1 (hidden)",
+        "system_fingerprint": {"hidden": 1},
+        "usage": {"total_tokens": 3, "note": "hidden", "details": {"cached": 1, "note": "hidden", "list": ["hidden"]}},
+    }
+    whole = assembled(odd)
+    assert "hidden" not in str(whole)
+    assert whole["id"].startswith("chatcmpl-")
+    assert isinstance(whole["created"], int)
+    assert whole["usage"] == {"total_tokens": 3, "details": {"cached": 1}}

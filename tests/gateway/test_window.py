@@ -333,3 +333,23 @@ def test_what_left_is_continued_only_by_the_same_text_and_calls():
     assert not released.continued_by({"content": "Yes", "tool_calls": [call | {"id": "b"}]})
     assert not released.continued_by({"content": None, "tool_calls": [call]})
     assert Released().continued_by({"content": "anything"})
+
+
+async def test_every_chunk_has_one_id_and_the_name_that_was_asked_for():
+    async def finish(completion: Json, released: Mapping[int, Released]) -> Json:
+        return {**completion, "id": "another", "model": "another"}
+
+    blocks = windowed(
+        stream(content("a text that is ", "longer than what is ", "held back")),
+        Marks().clear,
+        finish,
+        ping_seconds=60,
+        include_usage=False,
+        look_ahead=4,
+        step=1,
+        error_payload=error_payload,
+        model="alias",
+    )
+    client = await read(blocks)
+    assert len(client.events) > 3
+    assert {(e["id"], e["model"], e["created"]) for e in client.events} == {("c-1", "alias", 7)}

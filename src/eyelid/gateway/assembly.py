@@ -24,9 +24,16 @@ Json = dict[str, object]
 REASONING = ("reasoning_content", "reasoning")
 TEXTS = ("content", "refusal", *REASONING)
 _REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
-_HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _MAX_CHOICES, _MAX_CALLS, _MAX_NAME = 128, 1024, 256
 _ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+#: Fields around the choices, and the forms that they must have: nobody looks for harm in them.
+_HEAD = {
+    "id": _ID,
+    "created": re.compile(r"[0-9]{1,12}"),
+    "model": re.compile(r"[\w.:/@+ -]{1,256}", re.ASCII),
+    "system_fingerprint": _ID,
+    "service_tier": _ID,
+}
 _HINT = "is this an OpenAI-compatible server?"
 
 
@@ -251,11 +258,11 @@ class Assembly:
         top = _object(chunk, "a chunk")
         if is_error(top):
             raise error_from_json(top, clean=lambda message: "(message left out)")
-        for name in _HEAD:
-            if name not in self.head and isinstance(value := top.get(name), str | int) and len(str(value)) <= _MAX_NAME:
+        for name, form in _HEAD.items():
+            if name not in self.head and form.fullmatch(str(value := top.get(name, ""))):
                 self.head[name] = value
         if isinstance(usage := top.get("usage"), dict):
-            self.usage = usage
+            self.usage = _numbers(usage)
         for item in _list(top.get("choices"), "choices"):
             choice = _object(item, "a choice")
             into = self._choice(choice.get("index"))
@@ -302,6 +309,12 @@ class Assembly:
 def safe_id(given: str) -> str:
     """A call's id as the server gave it, or one of ours where it is none: models write some of them, as any text."""
     return given if _ID.fullmatch(given) else f"call_{secrets.token_hex(12)}"
+
+
+def _numbers(usage: Mapping[str, object]) -> Json:
+    """The counts of a usage, with those of its tables; a text has no place among them."""
+    kept: Json = {k: v for k, v in usage.items() if v is None or isinstance(v, int | float)}
+    return kept | {k: _numbers(v) for k, v in usage.items() if isinstance(v, dict)}
 
 
 def _object(value: object, what: str) -> Json:

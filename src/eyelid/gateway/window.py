@@ -37,8 +37,11 @@ async def windowed(
     step: int,
     error_payload: ErrorPayload,
     choices: int = 1,
+    model: str | None = None,
 ) -> AsyncIterator[bytes]:
-    """The bytes of a guarded stream. `choices` is how many were asked for (`n`); for the rest see `streaming.buffered`.
+    """The bytes of a guarded stream; for what is not said here see `streaming.buffered`.
+
+    choices: how many were asked for (`n`). model: the name that every chunk gives (None: the upstream's).
 
     clear: asked again when `step` more characters have come and some of them could leave; one call at a time for each
         choice, always with its newest text. A harmful verdict stops the choice: nothing more of it leaves, and it ends
@@ -49,7 +52,7 @@ async def windowed(
         leaves and the choice ends with `content_filter`. Of a choice of which nothing had left, any message can be
         delivered, a repaired one too. Not called where `events` broke.
     """
-    stream = _Stream(events, clear, finish, look_ahead, step, choices, ping_seconds, include_usage)
+    stream = _Stream(events, clear, finish, look_ahead, step, choices, ping_seconds, include_usage, model)
     try:
         try:
             async with contextlib.aclosing(stream.blocks()) as blocks:
@@ -72,10 +75,12 @@ class _Stream:
         expected: int,
         ping_seconds: float,
         include_usage: bool,
+        model: str | None,
     ):
         self.events, self.clear, self.finish = events, clear, finish
         self.look_ahead, self.step, self.expected = max(look_ahead, 0), max(step, 1), expected
         self.ping_seconds, self.include_usage = ping_seconds, include_usage
+        self.model = model
         self.assembly = Assembly()
         self.windows: dict[int, Window] = {}
         self.wake = asyncio.Event()
@@ -95,6 +100,8 @@ class _Stream:
             await stop(pump)  # nobody will read the rest
         await stop(*(w.task for w in self.windows.values() if w.task is not None))
         cut = [i for i, w in self.windows.items() if w.stopped is not None]
+        if pump.done() and len(self.assembly.choices) < self.expected:
+            self.assembly.completion()  # a stream that broke off in a stopped choice may have left others out
         whole = self.assembly.completion(cut=cut)
         work = self._task(self._finished(whole))
         async for ping in pings(work, self.ping_seconds):
@@ -142,7 +149,8 @@ class _Stream:
         return stopped >= max(self.expected, len(self.assembly.choices), 1)
 
     def _head(self) -> Json:
-        return chunk_head(self.assembly.header(""), self.include_usage)
+        head = chunk_head(self.assembly.header(""), self.include_usage)
+        return head if self.model is None else {**head, "model": self.model}
 
     def _advance(self) -> Iterator[bytes]:
         """Take in the verdicts that have come, pass on what they cleared, and ask about what has come since."""
@@ -159,7 +167,7 @@ class _Stream:
 
     def _rest(self, completion: Json) -> Iterator[bytes]:
         """What is still to leave, when all is judged."""
-        head = chunk_head(completion, self.include_usage)
+        head = {**chunk_head(completion, self.include_usage), **self._head()}  # one id in all chunks
         choices: list[Any] = list(completion.get("choices") or [])  # type: ignore[call-overload]
         for place, choice in enumerate(choices):
             window = self.windows.get(choice["index"])
