@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -131,15 +130,10 @@ def _file(name: str) -> TextIO:
         raise InputError(f"cannot write {name!r}: {e.strerror}", hint=hint) from None
 
 
-@contextlib.asynccontextmanager
-async def _reader(args: argparse.Namespace) -> AsyncIterator[Reader]:
+def _reader(args: argparse.Namespace) -> Reader:
     from ..gateway.audit.read import open_reader
 
-    reader = open_reader(_database(args))
-    try:
-        yield reader
-    finally:
-        await reader.aclose()
+    return open_reader(_database(args))
 
 
 def _database(args: argparse.Namespace) -> Path | str:

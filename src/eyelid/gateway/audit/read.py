@@ -31,10 +31,16 @@ class _Source(Protocol):
 
 
 class Reader:
-    """An audit to read; `open_reader` makes one. Everything that comes out is JSON-ready."""
+    """An audit to read; `open_reader` makes one. Everything that comes out is JSON-ready. `async with` closes it."""
 
     def __init__(self, source: _Source):
         self._source = source
+
+    async def __aenter__(self) -> Reader:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def list(self, where: Filter | None = None, limit: int = 50, cursor: str | None = None) -> dict[str, Any]:
         """`{"records": [...], "next": cursor or None}`, newest first, at most `limit` (up to 500) records.

@@ -70,6 +70,7 @@ class Writer:
         self._unsaid: Counter[str] = Counter()  # losses that no database knows of yet
         self._lock = threading.Lock()  # held for a few instructions, never over a call to anything
         self._wake, self._hurry, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._wake.set()  # at the start there are chores: what others spilled, what is old
         self._delay, self._retry_at = 0.0, 0.0
         self._prune_at, self._orphans_at = 0.0, 0.0
         self._said_at = float("-inf")
@@ -259,12 +260,12 @@ class Writer:
             return
         try:
             self._open_if_down()
-            if time.monotonic() >= self._orphans_at:
-                self._orphans_at = time.monotonic() + ORPHAN_SECONDS
+            if not self.stats.up or time.monotonic() >= self._orphans_at:
                 count, torn = self._spill.replay(self._write)
                 self.stats.replayed += count
                 self._lose(torn, "torn")
-            self._recovered()
+                self._recovered()
+                self._orphans_at = time.monotonic() + ORPHAN_SECONDS
             self._prune()
         except StoreDown as e:
             self._failed(e)
