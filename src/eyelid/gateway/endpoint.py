@@ -17,6 +17,7 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from ..errors import EyelidError
 from . import errors
 from .errors import BadRequest, Problem, Unauthenticated
 from .keys import KeyInfo
@@ -72,6 +73,8 @@ class Call:
         """Notes an error and returns the object that the client gets."""
         self.problem = problem = errors.describe(error)
         self.status, self.outcome, self.error = problem.status, problem.outcome, problem.code
+        if problem.outcome == "upstream_error" and isinstance(error, EyelidError):
+            log.warning("%s: %s: %s", self.id, problem.code, error.message)
         if problem.type == "internal_error":  # the texts of foreign errors may quote anything: only the place is logged
             place = "".join(traceback.format_tb(error.__traceback__)[-6:])
             log.error("%s: a defect, %s at\n%s", self.id, type(error).__name__, place)

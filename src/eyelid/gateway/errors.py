@@ -138,6 +138,18 @@ def body(problem: Problem) -> Json:
     }
 
 
+#: What is said where the error's own words name the server's address, which is the operator's business: logs have it.
+_PLACES = {
+    "refused": "the model's server cannot be reached",
+    "connect_timeout": "the model's server cannot be reached in time",
+    "broken_off": "the connection to the model's server broke off",
+    "cut": "the answer of the model's server broke off before its end",
+    "tls": "no secure connection to the model's server",
+    "redirect": "the model's server is not where the gateway looks for it",
+    "not_http": "the model's server does not speak HTTP",
+}
+
+
 def _upstream(error: BackendError) -> Problem:
     """A model's server: its own 4xx about the request stay what they are, all else is a gateway's 502, 503 or 504.
 
@@ -146,7 +158,7 @@ def _upstream(error: BackendError) -> Problem:
 
     def told(status: int, code: str, type_: str = "upstream_error", **headers: str) -> Problem:
         waits = _wait(error.retry_after) | headers
-        return Problem(status, type_, code, _words(error), "upstream_error", None, waits)
+        return Problem(status, type_, code, _PLACES.get(error.code) or _words(error), "upstream_error", None, waits)
 
     code = error.code or "upstream_error"
     if isinstance(error, Unsupported):
@@ -163,7 +175,7 @@ def _upstream(error: BackendError) -> Problem:
         if error.status in (400, 404, 413, 415, 422):
             known = "model" if error.status == 404 else "request"
             return told(error.status, f"upstream_rejected_{known}", "invalid_request_error")
-        return told(502, f"upstream_{error.status}" if error.status else code)
+        return told(502, f"upstream_{error.status}" if error.status and not error.code else code)
     if isinstance(error, BackendProtocol):
         return told(502, code)
     return told(502, code)

@@ -350,7 +350,7 @@ def _completion(raw: bytes, content_type: str) -> Json:
             raise BackendProtocol(text, hint=HINT_URL, code="not_json" if typed else "wrong_type") from None
     if not isinstance(found, dict):
         raise BackendProtocol("the server's answer is not a JSON object", hint=HINT_URL, code="not_json")
-    if not is_error(found) and not isinstance(found.get("choices"), list):
+    if not is_error(found) and not (found.get("choices") and isinstance(found["choices"], list)):
         raise BackendProtocol("the server's answer holds no choices", hint=HINT_URL, code="not_a_completion")
     return found
 
