@@ -244,7 +244,7 @@ class Gate:
     async def recorded(self) -> Record:
         """The record of the last request: it is made when the answer is on its way, not before."""
         async with asyncio.timeout(5):
-            while len(self.kept.records) < self.posted:
+            while len(self.kept.records) < self.posted:  # noqa: ASYNC110 - a sink has nothing to wait on
                 await asyncio.sleep(0.001)
         return self.kept.records[-1]
 
@@ -294,7 +294,7 @@ ALIASES = """
 
 def settings(url: str, serve: str = "", top: str = "") -> config.Config:
     """The configuration of these tests; `serve` are further lines of that section, `top` of the whole."""
-    text = f"serve:{ALIASES.replace('URL', url) if 'aliases:' not in serve else ''}\n"
+    text = f"serve:{ALIASES.replace('URL', url) if '\naliases:' not in f'\n{serve}' else ''}\n"
     text += "".join(f"  {line}\n" for line in serve.replace("URL", url).splitlines()) + top
     return config.parse(text, folder=Path("/"))
 

@@ -1,0 +1,249 @@
+"""Bodies: what is refused and how that is told, what goes on unchanged, images."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from eyelid.gateway import conversation, wire
+from eyelid.gateway.errors import BadRequest, TooLarge
+from eyelid.gateway.images import kept_as_is
+from eyelid.gateway.settings import LimitsConfig
+from eyelid.images import ImagePolicy
+
+from .gate import Json, both
+
+LIMITS = LimitsConfig(max_images=2, max_messages=4, max_choices=3)
+HI = [{"role": "user", "content": "hi"}]
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({"model": "m", "messages": HI, **fields}).encode()
+
+
+def picture(format_: str = "PNG", size: tuple[int, int] = (8, 8), **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, format_, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def url(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def shown(*urls: str) -> list[Json]:
+    parts: list[Json] = [{"type": "image_url", "image_url": {"url": u, "detail": "low"}} for u in urls]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": "What is it?"}]}]
+
+
+@pytest.mark.parametrize(
+    ("sent", "param", "code"),
+    [
+        (b"", None, "invalid_json"),
+        (b"[]", None, "invalid_json"),
+        (b"{", None, "invalid_json"),
+        (b"\xff", None, "invalid_json"),
+        (body(zz=1).replace(b'"zz"', b'"\xff"'), None, "invalid_json"),
+        (b'{"model": "m", "x": ' + b"[" * 100_000, None, "invalid_json"),
+        (b'{"model": "m"}', "messages", "missing_required_parameter"),
+        (body(messages=[]), "messages", "invalid_request"),
+        (body(messages="hi"), "messages", "invalid_type"),
+        (body(messages=[{"role": "user", "content": 5}]), "messages", "invalid_type"),
+        (body(messages=[{"role": "robot", "content": "hi"}]), "messages[0].role", "invalid_request"),
+        (body(messages=HI * 5), "messages", "too_many_messages"),
+        (body(messages=shown(*["data:,"] * 3)), "messages", "too_many_images"),
+        (body(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]), "messages[0].content[0]", None),
+        (body(messages=[{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text", None),
+        (body(messages=[{"role": "user", "content": "x", "images": ["a"]}]), "messages[0].images", "unsupported_field"),
+        (body(model=5), "model", "invalid_type"),
+        (body(model=""), "model", "missing_required_parameter"),
+        (body(n=0), "n", "invalid_request"),
+        (body(n=4), "n", "too_many_choices"),
+        (body(n=10**30), "n", None),
+        (body(max_tokens=-1), "max_tokens", None),
+        (body(temperature="hot"), "temperature", "invalid_type"),
+        (body(stop=["x"] * 17), "stop", None),
+        (body(eyelid={"defence": "none"}), "eyelid", "invalid_type"),
+        (body(modalities=["text", "audio"]), "modalities", "unsupported_field"),
+        *((body(**{name: [1]}), name, "unsupported_field") for name in wire.REFUSED),
+    ],
+)
+def test_what_cannot_be_used_is_told_by_field(sent: bytes, param: str | None, code: str | None) -> None:
+    with pytest.raises((BadRequest, TooLarge)) as found:
+        wire.read(sent, LIMITS)
+    assert found.value.param == param
+    assert code is None or found.value.code == code
+
+
+def test_refused_fields_that_say_nothing_are_no_fault() -> None:
+    for empty in (None, False, [], {}):
+        assert wire.read(body(**dict.fromkeys(wire.REFUSED, empty)), LIMITS)
+
+
+def test_what_is_not_ours_goes_on_byte_for_byte() -> None:
+    raw = b'{"a": 1.50, "b": [1,  2], "c": "\\u00e9\\/"}'
+    sent = body(zzz=0).replace(b'"zzz": 0', b'"zzz": ' + raw)
+    chat = wire.read(sent, LIMITS)
+    assert b'"zzz":' + raw in wire.forward(chat, "up", LIMITS)
+    assert json.loads(wire.forward(chat, "up", LIMITS))["model"] == "up"
+
+
+def test_a_field_that_stands_twice_is_sent_on_once() -> None:
+    """Whichever of the two an upstream would read: guard and upstream read the same."""
+    sent = body().replace(b'"messages"', b'"messages": [{"role": "user", "content": "other"}], "messages"')
+    chat = wire.read(sent, LIMITS)
+    forwarded = wire.forward(chat, "up", LIMITS)
+    assert forwarded.count(b'"messages"') == 1
+    assert json.loads(forwarded)["messages"] == HI
+    assert chat.said() == "hi"
+
+
+def test_ours_and_what_we_need_are_set() -> None:
+    chat = wire.read(
+        body(stream=True, stream_options={"x": 1}, eyelid={"trace": True}, moderation={"model": "o"}), LIMITS
+    )
+    sent = json.loads(wire.forward(chat, "up", LIMITS))
+    assert sent["stream_options"] == {"x": 1, "include_usage": True}
+    assert not {"eyelid", "moderation"} & sent.keys()
+    capped = LimitsConfig(max_tokens=10)
+    for given, field in (({}, "max_tokens"), ({"max_completion_tokens": 99}, "max_completion_tokens")):
+        sent = json.loads(wire.forward(wire.read(body(**given), capped), "up", capped))
+        assert sent[field] == 10
+    assert json.loads(wire.forward(wire.read(body(max_tokens=5), capped), "up", capped))["max_tokens"] == 5
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "image_url", "url", "tool_calls", "function", "name"]), inner), max_leaves=12))  # fmt: skip
+def test_no_body_breaks_the_reader(value: object) -> None:
+    for sent in ({"model": "m", "messages": value}, {"model": "m", "messages": [value]}, value, {"eyelid": value}):
+        try:
+            chat = wire.read(json.dumps(sent).encode(), LIMITS)
+        except (BadRequest, TooLarge):
+            continue
+        if not any(chat.images()):
+            conversation.request(chat, {}, LIMITS)
+            msgspec.json.decode(wire.forward(chat, "up", LIMITS))
+
+
+def test_what_answers_are_judged_with_holds_question_and_results() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": '{"q": 1}'}}
+    messages: list[Json] = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "What does the page say?"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [call]},
+        {"role": "tool", "content": [{"type": "text", "text": "It says tea."}]},
+        {"role": "assistant", "content": None, "refusal": "I would rather not."},
+        {"role": "user", "content": "Please."},
+    ]
+    limits = LimitsConfig()
+    request = conversation.request(wire.read(body(messages=messages[:4]), limits), {}, limits)
+    assert [m.role for m in request.messages] == ["system", "user", "user", "user"]
+    for part in ("What does the page say?", "Let me see.", "look_up", '{"q": 1}', "It says tea."):
+        assert part in request.query
+    request = conversation.request(wire.read(body(messages=messages), limits), {}, limits)
+    assert request.messages[4].text == "I would rather not."
+    assert request.query == "Please."
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "kept"),
+    [
+        (picture(), "image/png", True),
+        (picture("JPEG"), "image/jpeg", True),
+        (picture(), "image/jpeg", False),
+        (picture("GIF"), "image/gif", False),
+        (picture(size=(40, 8)), "image/png", False),
+        (picture("PNG", save_all=True, append_images=[Image.new("RGB", (8, 8), "blue")]), "image/png", False),
+        (
+            picture(
+                "JPEG",
+                exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00",
+            ),
+            "image/jpeg",
+            False,
+        ),  # fmt: skip
+        (b"not an image", "image/png", False),
+    ],
+    ids=["png", "jpeg", "wrong label", "gif", "too large", "animated", "turned", "no image"],
+)
+def test_plain_pictures_keep_their_bytes_and_no_others(data: bytes, kind: str, kept: bool) -> None:
+    found = kept_as_is(url(data, kind), ImagePolicy(max_side=32))
+    assert (found is not None) == kept
+    if found is not None:
+        assert found.data == data
+        assert (found.width, found.height) == (8, 8)
+
+
+async def test_images_go_on_as_they_were_or_as_the_guard_sees_them() -> None:
+    plain, odd = url(picture()), url(picture("GIF"), "image/gif")
+    async with both() as (gate, model):
+        kept = await gate.post({"model": "ecso", "messages": shown(plain)})
+        changed = await gate.post({"model": "ecso", "messages": shown(plain, odd)})
+        broken = await gate.post({"model": "ecso", "messages": shown(url(b"GIF89a-broken", "image/gif"))})
+        record = gate.kept.records[1]
+    assert (kept.status, changed.status) == (200, 200)
+    first, second = model.asked
+    assert first["messages"] == shown(plain)
+    given = [p["image_url"] for p in second["messages"][0]["content"][:2]]
+    assert given[0] == {"url": plain, "detail": "low"}
+    assert given[1]["detail"] == "low"
+    assert given[1]["url"].startswith("data:image/png;base64,")
+    judged = [b for b in model.bodies if b not in model.asked][-1]
+    assert given[1]["url"] in json.dumps(judged), "guard and model see the same bytes"
+    assert len(record.images) == 2
+    assert (broken.status, broken.error["code"]) == (400, "invalid_image")
+    assert broken.error["param"] == "messages[0].content[0]"
+
+
+@asynccontextmanager
+async def images_served(data: bytes) -> AsyncIterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+
+    async def serve(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(body=data, content_type="image/png")
+
+    app = web.Application()
+    app.router.add_get("/{name:.*}", serve)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/p.png")), asked
+
+
+async def test_images_by_address_are_off_unless_their_hosts_are_allowed() -> None:
+    async with images_served(picture()) as (address, asked):
+        async with both() as (gate, _):
+            off = await gate.post({"model": "ecso", "messages": shown(address)})
+        async with both(serve="remote_images: true", top="fetch: {allow_private: true}") as (gate, _):
+            unlisted = await gate.post({"model": "ecso", "messages": shown(address)})
+        top = "fetch: {allow_private: true, allowed_hosts: [127.0.0.1]}"
+        async with both(serve="remote_images: true", top=top) as (gate, model):
+            fetched = await gate.post({"model": "ecso", "messages": shown(address)})
+        top = "fetch: {allowed_hosts: [127.0.0.1]}"
+        async with both(serve="remote_images: true", top=top) as (gate, _):
+            private = await gate.post({"model": "ecso", "messages": shown(address)})
+    assert [a.status for a in (off, unlisted, private)] == [400, 400, 400]
+    assert "switched off" in off.error["message"]
+    assert "not allowed" in unlisted.error["message"]
+    assert "not on the public internet" in private.error["message"]
+    assert fetched.status == 200
+    assert asked == ["/p.png"], "fetched once, for guard and model"
+    sent = model.asked[0]["messages"][0]["content"][0]["image_url"]["url"]
+    assert sent.startswith("data:image/png;base64,"), "the upstream fetches nothing"
+
+
+@pytest.mark.parametrize("bad", ["file:///etc/passwd", "ftp://x/y", "http://127.0.0.1\\@example.org/", "/etc/passwd"])
+async def test_no_other_address_is_read(bad: str) -> None:
+    async with both(serve="remote_images: true", top="fetch: {allowed_hosts: [example.org]}") as (gate, model):
+        answer = await gate.post({"model": "plain", "messages": shown(bad)})
+    assert (answer.status, answer.error["code"]) == (400, "invalid_image")
+    assert model.asked == []
