@@ -24,8 +24,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from eyelid import config
 from eyelid.errors import DetectorError
-from eyelid.gateway import errors, guardrail
+from eyelid.gateway import errors, guardrail, keys
+from eyelid.gateway.app import create
 from eyelid.gateway.moderations import Item
 from eyelid.types import Verdict
 
@@ -98,11 +100,45 @@ def model() -> Starlette:
     return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
 
 
+def classifier() -> Starlette:
+    """A detector's server, as vLLM serves one."""
+
+    async def classify(request: Request) -> Response:
+        texts = (await request.json())["input"]
+        if any("BROKEN" in text for text in texts):
+            return Response(status_code=400)
+        probs = [[0.1, 0.9] if MARK in text else [0.9, 0.1] for text in texts]
+        rows = [{"index": i, "label": "x", "probs": p, "num_classes": 2} for i, p in enumerate(probs)]
+        return JSONResponse({"data": rows})
+
+    return Starlette(routes=[Route("/classify", classify, methods=["POST"])])
+
+
+def gateway(detector: str, upstream: str, digest: str) -> Starlette:
+    """Eyelid itself, with one key."""
+    text = f"""
+serve:
+  playground: false
+  keys: [{{name: litellm, sha256: {digest}}}]
+  aliases:
+    guarded:
+      model: "openai:{upstream}/v1#m"
+      defense: {{name: protector, detector: "{detector}/classify?harm_index=1"}}
+"""
+    return create(config.parse(text, folder=Path("/")), sinks=[])
+
+
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seen]]:
     seen = Seen()
     folder = tmp_path_factory.mktemp("litellm")
-    with serving(guard(seen)) as guarding, serving(model()) as upstream:
+    key, digest = keys.new()
+    with (
+        serving(guard(seen)) as guarding,
+        serving(model()) as upstream,
+        serving(classifier()) as detector,
+        serving(gateway(detector, upstream, digest)) as eyelid,
+    ):
         ours = {"guardrail": "generic_guardrail_api", "api_base": guarding, "api_key": "guard-key"}
         replace = {"additional_provider_specific_params": {"on_harm": "replace"}}
         params = {"model": "openai/m", "api_base": f"{upstream}/v1", "api_key": "none"}
@@ -110,6 +146,14 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seen]
             "model_list": [{"model_name": "m", "litellm_params": params}],
             "guardrails": [
                 {"guardrail_name": "after", "litellm_params": {**ours, "mode": "post_call"}},
+                {
+                    "guardrail_name": "gateway",
+                    "litellm_params": {**ours, "api_base": eyelid, "api_key": key, "mode": "post_call"},
+                },
+                {
+                    "guardrail_name": "stranger",
+                    "litellm_params": {**ours, "api_base": eyelid, "api_key": "none", "mode": "post_call"},
+                },
                 {"guardrail_name": "before", "litellm_params": {**ours, "mode": "pre_call"}},
                 {"guardrail_name": "replacing", "litellm_params": {**ours, "mode": "post_call", **replace}},
                 {
@@ -206,3 +250,14 @@ def test_streams_are_judged_and_a_harmful_one_ends_with_an_error(proxy):
     with pytest.raises(openai.APIError, match="found harmful"):
         for _ in ask(proxy, " ".join(["word"] * 20 + [MARK, *["more"] * 20]), "after", stream=True):
             pass
+
+
+def test_the_gateway_itself_guards_litellm(proxy):
+    assert ask(proxy, "all is fine", "gateway").choices[0].message.content == "all is fine"
+    for text in (f"this is {MARK}", f"CALL {MARK}"):
+        with pytest.raises(openai.APIStatusError, match="the answer was found harmful"):
+            ask(proxy, text, "gateway")
+    for name, text in (("gateway", "BROKEN"), ("stranger", "all is fine")):  # a broken detector, and a wrong key
+        with pytest.raises(openai.APIStatusError) as e:
+            ask(proxy, text, name)
+        assert e.value.status_code >= 500
