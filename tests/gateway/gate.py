@@ -294,7 +294,8 @@ ALIASES = """
 
 def settings(url: str, serve: str = "", top: str = "") -> config.Config:
     """The configuration of these tests; `serve` are further lines of that section, `top` of the whole."""
-    text = f"serve:{ALIASES.replace('URL', url) if '\naliases:' not in f'\n{serve}' else ''}\n"
+    own = any(line.startswith("aliases:") for line in serve.splitlines())
+    text = "serve:\n" if own else f"serve:{ALIASES.replace('URL', url)}\n"
     text += "".join(f"  {line}\n" for line in serve.replace("URL", url).splitlines()) + top
     return config.parse(text, folder=Path("/"))
 

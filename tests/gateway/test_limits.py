@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 
 from eyelid.errors import ConfigError
 
-from .gate import Json, Reply, both, settings
+from .gate import Answer, Json, Reply, both, settings
 
 KEYS = """keys:
   - {{name: team-a, sha256: {a}, aliases: [ecso], requests_per_minute: 2}}
@@ -34,11 +36,8 @@ async def test_keys_say_who_may_ask_for_what_and_how_often() -> None:
         guard = await gate.post({"texts": ["x"], "input_type": "response"}, "/beta/litellm_basic_guardrail_api",
                                 x_api_key="key-of-team-b")  # fmt: skip
         records = list(gate.kept.records)
-    assert (nobody.status, nobody.error["code"], nobody.headers["www-authenticate"]) == (
-        401,
-        "invalid_api_key",
-        "Bearer",
-    )
+    assert (nobody.status, nobody.error["code"]) == (401, "invalid_api_key")
+    assert nobody.headers["www-authenticate"] == "Bearer"
     assert (wrong.status, unlisted.status) == (401, 401)
     assert [m["id"] for m in listed.json["data"]] == ["ecso"]
     assert hidden.status == 403
@@ -60,15 +59,19 @@ async def test_too_many_at_once_are_turned_away_and_the_others_answered() -> Non
     async with both(slow, "limits: {max_in_flight: 2}") as (gate, _):
         tasks = [asyncio.create_task(gate.ask()) for _ in range(5)]
         async with asyncio.timeout(5):
-            while sum(t.done() for t in tasks) < 3:
-                await asyncio.sleep(0.005)
+            shed = [t async for t in _first(tasks, 3)]
             free.set()
             answers = await asyncio.gather(*tasks)
     statuses = sorted(a.status for a in answers)
     assert statuses == [200, 200, 503, 503, 503]
-    shed = next(a for a in answers if a.status == 503)
-    assert shed.error["code"] == "overloaded"
-    assert shed.headers["retry-after"] == "1"
+    for answer in shed:
+        assert answer.error["code"] == "overloaded"
+        assert answer.headers["retry-after"] == "1"
+
+
+async def _first(tasks: list[asyncio.Task[Answer]], count: int) -> AsyncIterator[Answer]:
+    for done in itertools.islice(asyncio.as_completed(tasks), count):
+        yield await done
 
 
 async def test_bodies_have_a_size_a_time_and_a_type() -> None:
@@ -101,7 +104,7 @@ def test_the_section_says_what_is_wrong_and_where() -> None:
         ("allow_request_choice: [eskoo]", "unknown defence 'eskoo'"),
         ("limits: {max_in_flight: 0}", "max_in_flight must be above 0"),
         ("drain_secs: 1", "unknown key 'drain_secs' in serve"),
-        ("aliases: {a: {defense: nope}}", "serve.aliases.a.defense.name must be one of"),
+        ("aliases: {a: {defense: nope}}", "serve.aliases.a.defense must be one of"),
     ):
         with pytest.raises(ConfigError, match="configuration:") as found:
             settings("http://127.0.0.1:1/v1", serve)

@@ -28,6 +28,16 @@ LIMITS = LimitsConfig(max_images=2, max_messages=4, max_choices=3)
 HI = [{"role": "user", "content": "hi"}]
 
 
+KEYS = ("role", "content", "type", "text", "image_url", "url", "tool_calls", "function", "name")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS), inner),
+    max_leaves=12,
+)
+#: Says that the picture is to be shown turned by 90 degrees.
+TURNED = bytes.fromhex("457869660000 4d4d002a00000008 0001 0112 0003 00000001 00060000 00000000")
+
+
 def body(**fields: object) -> bytes:
     return json.dumps({"model": "m", "messages": HI, **fields}).encode()
 
@@ -110,20 +120,19 @@ def test_a_field_that_stands_twice_is_sent_on_once() -> None:
 
 
 def test_ours_and_what_we_need_are_set() -> None:
-    chat = wire.read(
-        body(stream=True, stream_options={"x": 1}, eyelid={"trace": True}, moderation={"model": "o"}), LIMITS
-    )
+    own: Json = {"eyelid": {"trace": True}, "moderation": {"model": "o"}}
+    chat = wire.read(body(stream=True, stream_options={"x": 1}, **own), LIMITS)
     sent = json.loads(wire.forward(chat, "up", LIMITS))
     assert sent["stream_options"] == {"x": 1, "include_usage": True}
     assert not {"eyelid", "moderation"} & sent.keys()
     capped = LimitsConfig(max_tokens=10)
-    for given, field in (({}, "max_tokens"), ({"max_completion_tokens": 99}, "max_completion_tokens")):
-        sent = json.loads(wire.forward(wire.read(body(**given), capped), "up", capped))
+    for asked, field in (({}, "max_tokens"), ({"max_completion_tokens": 99}, "max_completion_tokens")):
+        sent = json.loads(wire.forward(wire.read(body(**asked), capped), "up", capped))
         assert sent[field] == 10
     assert json.loads(wire.forward(wire.read(body(max_tokens=5), capped), "up", capped))["max_tokens"] == 5
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "image_url", "url", "tool_calls", "function", "name"]), inner), max_leaves=12))  # fmt: skip
+@given(JSON)
 def test_no_body_breaks_the_reader(value: object) -> None:
     for sent in ({"model": "m", "messages": value}, {"model": "m", "messages": [value]}, value, {"eyelid": value}):
         try:
@@ -164,14 +173,7 @@ def test_what_answers_are_judged_with_holds_question_and_results() -> None:
         (picture("GIF"), "image/gif", False),
         (picture(size=(40, 8)), "image/png", False),
         (picture("PNG", save_all=True, append_images=[Image.new("RGB", (8, 8), "blue")]), "image/png", False),
-        (
-            picture(
-                "JPEG",
-                exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00",
-            ),
-            "image/jpeg",
-            False,
-        ),  # fmt: skip
+        (picture("JPEG", exif=TURNED), "image/jpeg", False),
         (b"not an image", "image/png", False),
     ],
     ids=["png", "jpeg", "wrong label", "gif", "too large", "animated", "turned", "no image"],
