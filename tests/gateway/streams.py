@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eyelid.backends.openai_json import response_from_json
+from eyelid.errors import DetectorError
 from eyelid.types import Label, Verdict
 
 MARK = "XMARKX"
@@ -140,9 +141,13 @@ def verdict(text: str) -> Verdict:
 
 @dataclass
 class Marks:
-    """A detector that finds the mark harmful wherever it stands; remembers what it found harmless."""
+    """A detector that finds the mark harmful wherever it stands; remembers what it found harmless.
+
+    moods: what becomes of its calls, in turn: "tells", "unknown", or "breaks".
+    """
 
     pauses: Sequence[int] = (1,)
+    moods: Sequence[str] = ("tells",)
     cleared: dict[int, list[str]] = field(default_factory=dict)
     asked: list[tuple[int, str]] = field(default_factory=list)
     under_way: set[int] = field(default_factory=set)
@@ -154,7 +159,10 @@ class Marks:
         try:
             for _ in range(self.pauses[len(self.asked) % len(self.pauses)]):
                 await asyncio.sleep(0)
-            found = verdict(text)
+            mood = self.moods[len(self.asked) % len(self.moods)]
+            if mood == "breaks":
+                raise DetectorError("broke")
+            found = verdict(text) if mood == "tells" else Verdict.unknown("marks", "cannot say")
             if found.label is Label.HARMLESS:
                 self.cleared.setdefault(index, []).append(text)
             return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eyelid.errors import BackendError
 from eyelid.gateway import sse
 from eyelid.gateway.assembly import Assembly
 from eyelid.gateway.streaming import buffered
@@ -33,6 +34,27 @@ def cut(draw: st.DrawFn, text: str) -> list[str]:
     return [*pieces, ""] if draw(st.booleans()) else pieces
 
 
+#: What an upstream's events are made of, and places in them.
+FIELDS = [
+    *("choices", "index", "delta", "content", "tool_calls", "function", "custom", "name", "arguments", "input", "id"),
+    *("type", "text", "thinking", "reasoning", "function_call", "finish_reason", "logprobs", "usage", "error", "code"),
+]
+PATHS = [
+    *("choices", "choices.0.index", "choices.0.delta", "choices.0.finish_reason", "choices.0.logprobs.content"),
+    *("choices.0.delta.content", "choices.0.delta.content.0", "choices.0.delta.reasoning", "choices.0.delta.refusal"),
+    *("choices.0.delta.tool_calls", "choices.0.delta.tool_calls.0", "choices.0.delta.tool_calls.0.function"),
+    *("choices.0.delta.tool_calls.0.function.arguments", "choices.0.delta.tool_calls.0.index", "error", "error.code"),
+    *("choices.0.delta.function_call", "choices.0.delta.function_call.arguments", "usage", "usage.details", "id"),
+]
+
+
+def nested(path: str, value: object) -> object:
+    """An event with `value` at a place."""
+    for name in reversed(path.split(".")):
+        value = [value] if name == "0" else {name: value}
+    return value
+
+
 text = st.lists(st.sampled_from(ALPHABET), max_size=14).map("".join)
 
 
@@ -47,6 +69,7 @@ class Script:
     usage: Json | None = None
     pauses: list[int] = field(default_factory=list)
     slow: list[int] = field(default_factory=list)
+    moods: list[str] = field(default_factory=list)
     look_ahead: int = 5
     step: int = 1
 
@@ -105,6 +128,7 @@ def scripts(draw: st.DrawFn) -> Script:
     script.data = draw(_bytes(script.events))
     script.pauses = draw(st.lists(st.integers(0, 6), min_size=1, max_size=5))
     script.slow = draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))
+    script.moods = draw(st.lists(st.sampled_from(["tells", "tells", "unknown", "breaks"]), min_size=1, max_size=4))
     script.look_ahead = draw(st.integers(len(MARK) - 1, 12))
     script.step = draw(st.integers(1, 6))
     return script
@@ -197,7 +221,7 @@ async def run(script: Script) -> tuple[Client, Gate, Client, Json | None]:
         seen.append(completion)
         return guarded(completion)
 
-    marks = Marks(pauses=script.slow)
+    marks = Marks(pauses=script.slow, moods=script.moods)
     gate = Gate(script, marks)
     blocks = windowed(
         upstream(script),
@@ -301,3 +325,29 @@ def test_what_the_detector_is_shown_is_what_it_is_shown_without_streaming(script
     for choice in assembly.choices.values():
         choice.close()
         assert choice.written == written(choice.message())
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.sampled_from(["", "a", "function", "text", "thinking", "custom", "stop", "\ud83d", "x" * 300]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(json_values | st.builds(nested, st.sampled_from(PATHS), json_values), max_size=5))
+def test_whatever_an_upstream_sends_is_read_or_is_an_error_of_the_upstream(events):
+    assembly = Assembly()
+    try:
+        for event in events:
+            assembly.add(event)
+        completion = assembly.completion()
+    except BackendError:
+        return
+    assert sse.event(completion)
+    for choice in completion["choices"]:
+        assert written(choice["message"]) == assembly.choices[choice["index"]].written
