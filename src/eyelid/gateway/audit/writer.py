@@ -180,6 +180,8 @@ class Writer:
     def _patience(self) -> float | None:
         """How long to wait for a record: until something else is due."""
         due = [ORPHAN_SECONDS]
+        if self.stats.up and self._queue:
+            due.append(0.0)
         if not self.stats.up:
             due.append(self._retry_at - time.monotonic())
         return max(0.01, min(due))
@@ -256,6 +258,8 @@ class Writer:
         self._retry_at = time.monotonic() + self._delay
 
     def _chores(self) -> None:
+        if self._queue:  # first what waits; only writing it shows that the database takes anything
+            return
         if not self.stats.up and time.monotonic() < self._retry_at:
             return
         try:
