@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import openai
 import pytest
 from openai.types import ModerationCreateResponse
 from openai.types.chat.chat_completion import ModerationInputModerationResults
@@ -14,6 +15,7 @@ from eyelid.gateway.errors import BadRequest
 from eyelid.gateway.moderations import Item, moderate
 from eyelid.types import Label, Verdict
 
+from .gate import HARM, both
 from .streams import MARK, Json
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -184,3 +186,21 @@ def test_a_hazard_that_is_found_flags():
     assert hazards.result(Verdict.of(0.1, 0.5, "d"), hazards={"S10": 0.9})["flagged"] is True
     assert list(hazards.HAZARDS) == [f"S{n}" for n in range(1, 15)]
     assert len({key for key, _ in hazards.HAZARDS.values()}) == 14
+
+
+async def test_the_sdk_asks_a_real_gateway():
+    async with both("anything") as (g, _), openai.AsyncOpenAI(base_url=f"{g.url}/v1", api_key="any") as client:
+        found = await client.moderations.create(model="ecso", input=["all is well", f"so {HARM}"])
+        assert found.model == "ecso"
+        assert [r.flagged for r in found.results] == [False, True]
+        assert [r.model_extra["eyelid"]["label"] for r in found.results] == ["harmless", "harmful"]
+        question = {"eyelid": {"question": HARM}}  # the judge reads question and answer
+        (asked,) = (await client.moderations.create(model="ecso", input="yes", extra_body=question)).results
+        assert asked.flagged
+        assert asked.model_extra["eyelid"]["with_question"]
+        with pytest.raises(openai.BadRequestError) as e:
+            await client.moderations.create(model="ecso", input=[])
+        assert e.value.param == "input"
+        with pytest.raises(openai.BadRequestError) as e:
+            await client.moderations.create(model="plain", input="a")
+        assert e.value.code == "no_detector"
