@@ -12,7 +12,7 @@ import openai
 import pytest
 from aiohttp import web
 
-from .gate import HARM, UNSURE, Gate, Json, Model, both, completion, message
+from .gate import HARM, UNSURE, Gate, Json, Model, both, completion, message, verdict
 
 STREAM = "stream: {look_ahead: 40, ping_seconds: 30}"
 WORDS = " ".join(f"word{n}" for n in range(60))
@@ -204,10 +204,37 @@ async def test_a_late_hit_stops_the_stream_and_the_upstream() -> None:
         assert reasons[-1] == "content_filter"
         assert account["choices"][0]["action"] == "refused"
         assert account["choices"][0]["label"] == "harmful"
+        assert account["choices"][0]["released_characters"] == len(text)
         g.posted = 1
         record = await g.recorded()
         assert record.choices[0].action == "refused"
         assert record.choices[0].refused_by == "guard"
+
+
+async def test_an_answer_that_is_found_harmful_at_its_end_is_told_as_cut_short() -> None:
+    """The judge clears the parts, and finds harm only in the whole."""
+    ends = WORDS.split(" ")[-1]
+
+    def judge(body: Json) -> Json:
+        whole = ends in json.dumps(body)
+        return verdict({"messages": [{"role": "user", "content": HARM if whole else "fine"}]})
+
+    async def script(send: Any) -> None:
+        for word in WORDS.split(" "):
+            await send(told(f"{word} "))
+            await asyncio.sleep(0.002)
+        await send(told("", "stop"))
+
+    async with written(script) as (g, m, _):
+        m.judge = judge
+        streamed = await g.ask("Go on.", model="window", stream=True)
+        assert streamed.streamed
+        assert WORDS.startswith(streamed.streamed)
+        assert streamed.streamed != WORDS
+        (account,) = [e["eyelid"]["choices"][0] for e in streamed.events if "eyelid" in e]
+        assert account["released_characters"] == len(streamed.streamed)
+        assert (account["action"], account["label"], account["withheld"]) == ("refused", "harmful", False)
+        assert (await g.recorded()).choices[0].label == "harmful"
 
 
 @pytest.mark.parametrize("alias", ["ecso", "window"])

@@ -324,15 +324,39 @@ async def test_a_client_that_leaves_stops_upstream_and_detector():
 
 
 def test_what_left_is_continued_only_by_the_same_text_and_calls():
-    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
-    released = Released(texts={"content": "Yes", 0: '{"x"'}, calls={0: ("a", "f")})
-    assert released.characters == 8
-    assert released.continued_by({"content": "Yes, it is", "tool_calls": [call]})
-    assert not released.continued_by({"content": "No", "tool_calls": [call]})
-    assert not released.continued_by({"content": "Yes"})
-    assert not released.continued_by({"content": "Yes", "tool_calls": [call | {"id": "b"}]})
-    assert not released.continued_by({"content": None, "tool_calls": [call]})
+    def call(id_: str, arguments: str) -> Json:
+        return {"id": id_, "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+    legacy = {"name": "g", "arguments": "{"}
+    released = Released(texts={"content": "Yes"}, calls=(call("a", '{"x"'),), function_call=legacy)
+    assert released.characters == 3 + 1 + 4 + 2
+    whole = {"content": "Yes, it is", "tool_calls": [call("a", '{"x":1}')], "function_call": legacy}
+    assert released.continued_by(whole)
+    assert released.continued_by(released.message())
+    assert released.continued_by(whole | {"tool_calls": [call("a", '{"x":1}'), call("b", "{}")]})
+    assert not released.continued_by(whole | {"content": "No"})
+    assert not released.continued_by(whole | {"content": None})
+    assert not released.continued_by(whole | {"tool_calls": None})
+    assert not released.continued_by(whole | {"tool_calls": [call("b", '{"x":1}')]})
+    assert not released.continued_by(whole | {"tool_calls": [call("a", '{"y":1}')]})
+    assert not released.continued_by(whole | {"function_call": None})
     assert Released().continued_by({"content": "anything"})
+
+
+async def test_calls_begin_to_leave_in_their_order():
+    def call(index: int, arguments: str, **more: object) -> Json:
+        return chunk(0, {"tool_calls": [{"index": index, "function": {"arguments": arguments, **more}}]})
+
+    long = "long " * 20
+    events = [call(0, "", name="first"), call(1, "", name="second"), call(1, long), call(0, "{}"), call(1, long)]
+    order: list[list[int]] = []
+
+    def watch(client: Client) -> None:
+        order.append(list(client.choices[0].calls))
+
+    client = await deliver([*events, chunk(0, finish="tool_calls")], watch=watch)
+    assert all(seen in ([], [0], [0, 1]) for seen in order)
+    assert [c["arguments"] for c in client.choices[0].calls.values()] == ["{}", long + long]
 
 
 async def test_every_chunk_has_one_id_and_the_name_that_was_asked_for():

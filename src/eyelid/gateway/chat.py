@@ -57,11 +57,15 @@ async def chat(call: Call, body: bytes, generation: Generation) -> object:
 
 @dataclass(slots=True)
 class _Judged:
-    """One choice with all that is known about it. `delivered` is what leaves."""
+    """One choice with all that is known about it. `delivered` is what leaves.
+
+    `released`: how many characters had left when the choice was cut short, in window mode; None where it was not.
+    """
 
     read: Read
     trace: Trace
     delivered: Json
+    released: int | None = None
 
 
 class Answering:
@@ -181,10 +185,15 @@ class Answering:
         if released.stopped is not None:
             found = released.stopped
             trace = Trace(Action.REFUSED, name, verdict=found, original=read.response.written, refused_by="guard")
-            return _Judged(read, trace, {**read.choice, "finish_reason": "content_filter"})
-        guarded = await self._around(read, self._guard, refuse=released.characters > 0).generate(self._ask.request)
-        assert guarded.trace is not None
-        return _Judged(read, guarded.trace, completions.deliver(read, guarded))
+        else:
+            guarded = await self._around(read, self._guard, refuse=released.characters > 0).generate(self._ask.request)
+            assert guarded.trace is not None
+            trace, delivered = guarded.trace, completions.deliver(read, guarded)
+            if released.continued_by(cast(Json, delivered["message"])):
+                return _Judged(read, trace, delivered)
+            trace = replace(trace, withheld=False)  # what left is the model's own, and none of our sentences
+        cut: Json = {**read.choice, "message": released.message(), "logprobs": None, "finish_reason": "content_filter"}
+        return _Judged(read, trace, cut, released.characters)
 
     async def _told(self, judged: Sequence[_Judged], completion: Mapping[str, object]) -> Json:
         """The completion around the judged choices, the record's share of it, and the headers."""
@@ -194,6 +203,9 @@ class Answering:
         out["choices"] = [j.delivered for j in judged]
         self._note(judged, out.get("usage"))
         told = [completions.account(j.read.index, j.trace, guarded=self._guarded, steps=self._trace) for j in judged]
+        for account, j in zip(told, judged, strict=True):
+            if j.released is not None:
+                account["released_characters"] = j.released
         out["moderation"] = completions.moderation(traces, self._alias.name)
         overhead = round(call.overhead_ms, 1)
         out["eyelid"] = {"id": call.id, "choices": told, "overhead_ms": overhead}

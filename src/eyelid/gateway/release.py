@@ -23,31 +23,41 @@ class Released:
     """What had left of one choice when its end was reached, or it was stopped.
 
     stopped: the harmful verdict that stopped it (None: it was written to its end). checks: how often `clear` was asked.
-    failure: the type of the last error of `clear`, if any. texts: what left, by channel; of calls, the arguments.
-    calls: the ids and names of the calls that have begun to leave.
+    failure: the type of the last error of `clear`, if any. texts: what left, by field; calls: as far as they left.
     """
 
     stopped: Verdict | None = None
     checks: int = 0
     failure: str | None = None
-    texts: Mapping[Channel, str] = field(default_factory=dict, repr=False)
-    calls: Mapping[Channel, tuple[str, str]] = field(default_factory=dict, repr=False)
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    calls: tuple[Json, ...] = field(default=(), repr=False)
+    function_call: Json | None = field(default=None, repr=False)
 
     @property
     def characters(self) -> int:
         """How many, of all channels, with the calls' names."""
-        return sum(map(len, self.texts.values())) + sum(len(name) for _, name in self.calls.values())
+        inner = [_inner(c) for c in self.calls] + ([self.function_call] if self.function_call else [])
+        return sum(map(len, self.texts.values())) + sum(len(str(v)) for call in inner for v in call.values())
+
+    def message(self) -> Json:
+        """What left, as a message."""
+        message: Json = {"role": "assistant", "content": None, **self.texts}
+        if self.calls:
+            message["tool_calls"] = list(self.calls)
+        if self.function_call is not None:
+            message["function_call"] = self.function_call
+        return message
 
     def continued_by(self, message: Mapping[str, Any]) -> bool:
         """Whether `message` begins with what left, so that the rest of it can follow."""
-        return all(self._continued(channel, message) for channel in (*self.calls, *self.texts))
-
-    def _continued(self, channel: Channel, message: Mapping[str, Any]) -> bool:
-        text = self.texts.get(channel, "")
-        if channel not in self.calls:
-            return str(message.get(str(channel)) or "").startswith(text)
-        found = _call(message, channel)
-        return found is not None and found[:2] == self.calls[channel] and found[2].startswith(text)
+        calls, legacy = message.get("tool_calls") or [], message.get("function_call")
+        if self.function_call is not None and (legacy is None or not _begins(legacy, self.function_call)):
+            return False
+        return (
+            all(str(message.get(name) or "").startswith(text) for name, text in self.texts.items())
+            and len(calls) >= len(self.calls)
+            and all(_same_call(call, left) for call, left in zip(calls, self.calls, strict=False))
+        )
 
 
 class Window:
@@ -105,16 +115,24 @@ class Window:
                 self._sent[name] = cleared
                 tokens = self._tokens.get(name, Tokens()).upto(cleared, str(text), self.choice.logprobs.get(name))
                 yield from deltas(head, index, {name: str(text)[sent:cleared]}, {name: tokens})
-        for channel, call in self._calls():
-            if channel not in self._cleared:
-                continue
-            end, start = self._cleared[channel] - call.name.length, self._sent.get(channel)
-            if end >= 0 and (start is None or end > start):
-                call.told, self._sent[channel] = True, end
-                if isinstance(channel, int):
-                    yield from call_deltas(head, index, channel, call.to_json(end), start)
-                else:
-                    yield from legacy_deltas(head, index, call.inner(end), start)
+        for place, call in enumerate(self.choice.calls):
+            if not self._may_leave(place, call):
+                break  # calls begin to leave in their order
+            start = self._to_leave(place, call)
+            yield from call_deltas(head, index, place, call.to_json(self._sent[place]), start)
+        legacy = self.choice.function_call
+        if legacy is not None and self._may_leave("function_call", legacy):
+            start = self._to_leave("function_call", legacy)
+            yield from legacy_deltas(head, index, legacy.inner(self._sent["function_call"]), start)
+
+    def _may_leave(self, channel: Channel, call: Call) -> bool:
+        return channel in self._cleared and self._cleared[channel] >= call.name.length
+
+    def _to_leave(self, channel: Channel, call: Call) -> int | None:
+        """Marks what was cleared as sent; returns how many characters of the arguments had left, None if no name."""
+        start = self._sent.get(channel)
+        call.told, self._sent[channel] = True, self._cleared[channel] - call.name.length
+        return start
 
     def rest(self, head: Json, choice: Mapping[str, Any]) -> Iterator[bytes]:
         """All that `choice["message"]` has beyond what left."""
@@ -128,13 +146,11 @@ class Window:
             yield from legacy_deltas(head, index, legacy, self._sent.get("function_call"))
 
     def released(self) -> Released:
-        calls = [(channel, call) for channel, call in self._calls() if call.told]
-        texts: dict[Channel, str] = {
-            n: str(t)[: self._sent[n]] for n, t in self.choice.texts.items() if n in self._sent
-        }
-        texts |= {channel: str(call.arguments)[: self._sent[channel]] for channel, call in calls}
-        named = {channel: (call.id, str(call.name)) for channel, call in calls}
-        return Released(self.stopped, self._checks, self._failure, texts, named)
+        texts = {n: str(t)[: self._sent[n]] for n, t in self.choice.texts.items() if n in self._sent}
+        calls = tuple(c.to_json(self._sent[place]) for place, c in enumerate(self.choice.calls) if c.told)
+        legacy = self.choice.function_call
+        function_call = legacy.inner(self._sent["function_call"]) if legacy is not None and legacy.told else None
+        return Released(self.stopped, self._checks, self._failure, texts, calls, function_call)
 
     def _would_clear(self) -> dict[Channel, int]:
         """How much of each channel may leave if all that is there now is found harmless."""
@@ -193,14 +209,18 @@ async def _asked(clear: Clear, index: int, written: str) -> Verdict:
     return verdict
 
 
-def _call(message: Mapping[str, Any], channel: Channel) -> tuple[str, str, str] | None:
-    """Id, name and arguments of a message's call; None where it has none at this place."""
-    if not isinstance(channel, int):
-        legacy = message.get(channel)
-        return None if legacy is None else ("", legacy["name"], legacy["arguments"])
-    calls = message.get("tool_calls") or []
-    if channel >= len(calls):
-        return None
-    kind = calls[channel].get("type", "function")
-    inner = calls[channel][kind]
-    return calls[channel]["id"], inner["name"], inner["arguments" if kind == "function" else "input"]
+def _inner(call: Mapping[str, Any]) -> Json:
+    found: Json = call[call.get("type", "function")]
+    return found
+
+
+def _same_call(call: Mapping[str, Any], left: Json) -> bool:
+    same = all(call.get(name) == left[name] for name in ("id", "type"))
+    return same and _begins(_inner(call), _inner(left))
+
+
+def _begins(inner: Mapping[str, Any], left: Json) -> bool:
+    """Whether a call has the name that left, and arguments that begin with those that left."""
+    return all(
+        inner.get(k) == v if k == "name" else str(inner.get(k) or "").startswith(str(v)) for k, v in left.items()
+    )
