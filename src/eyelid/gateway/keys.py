@@ -38,13 +38,18 @@ class RateLimited(EyelidError):
 
 @dataclass(frozen=True, slots=True)
 class KeyConfig:
-    """One entry of `keys`: `eyelid keys new` prints it. Limits of None do not limit; `aliases` of None allows all."""
+    """One entry of `keys`: `eyelid keys new` prints it. Limits of None do not limit; `aliases` of None allows all.
+
+    audit: whether the playground's audit page shows this key everything; else it shows what the key asked for itself,
+    without texts.
+    """
 
     name: str
     sha256: str = field(repr=False)
     aliases: frozenset[str] | None = None
     requests_per_minute: int | None = None
     max_concurrent: int | None = None
+    audit: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -67,6 +72,7 @@ class KeyInfo:
     aliases: frozenset[str] | None = None
     requests_per_minute: int | None = None
     max_concurrent: int | None = None
+    audit: bool = False
 
     def may(self, alias: str) -> bool:
         return self.aliases is None or alias in self.aliases
@@ -112,7 +118,7 @@ class Keys:
                 raise ConfigError(f"two keys have one {what} (key {twice!r})", hint="every key has its own")
         self._clock = clock
         self._known = [
-            (bytes.fromhex(c.sha256), KeyInfo(c.name, c.aliases, c.requests_per_minute, c.max_concurrent))
+            (bytes.fromhex(c.sha256), KeyInfo(c.name, c.aliases, c.requests_per_minute, c.max_concurrent, c.audit))
             for c in configs
         ]
         self._uses: dict[str, _Use] = {} if previous is None else previous._uses
@@ -148,10 +154,10 @@ class Keys:
             fault = f"this key may have {info.max_concurrent} requests running at once"
             raise RateLimited(fault, retry_after=1.0, hint="wait until one of them has ended")
         if info.requests_per_minute is not None:
-            if use.tokens < 1:
+            if use.tokens < 1 - 1e-6:  # sums of fractions
                 wait = (1 - use.tokens) * 60 / info.requests_per_minute
                 fault = f"this key may send {info.requests_per_minute} requests a minute"
-                raise RateLimited(fault, retry_after=math.ceil(wait * 10) / 10, hint="wait as long as retry-after says")
+                raise RateLimited(fault, retry_after=math.ceil(round(wait * 10, 4)) / 10, hint="wait as long as retry-after says")
             use.tokens -= 1
         use.running += 1
         try:

@@ -6,7 +6,8 @@ was told to keep them, keys and images never do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -105,8 +106,8 @@ class Record:
 
     `id` is the audit id that the response's header carries; `time` is the start in seconds since 1970. `key` is the
     key's name. `status` is the HTTP status, `error` an error's code and never its text. `upstream_ms` and `guard_ms`
-    are parts of `milliseconds`. `images` are HMAC-SHA256 hex digests, one an image (`audit.Hasher`). `query` is None
-    unless the audit keeps texts.
+    are parts of `milliseconds`. `images` are HMAC-SHA256 hex digests, one an image (`audit.hashing`). `query` is None
+    unless the audit keeps texts. `traceparent` is the client's W3C header of that name, for the trace only.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Record:
     images: tuple[str, ...] = ()
     choices: tuple[ChoiceRecord, ...] = ()
     query: str | None = None
+    traceparent: str | None = None
 
 
 @runtime_checkable
@@ -148,6 +150,18 @@ def total(counts: Iterable[int | None]) -> int | None:
     """The sum of those that are known; None where none is."""
     known = [c for c in counts if c is not None]
     return sum(known) if known else None
+
+
+def named(alias: str | None, aliases: Collection[str]) -> str:
+    """An alias that is configured; else `other`, as what a client made up may be anything, or `none`."""
+    if alias is None:
+        return "none"
+    return alias if alias in aliases else "other"
+
+
+def without_credentials(address: str | None) -> str | None:
+    """An upstream's address without user and password."""
+    return None if address is None else re.sub(r"//[^/@\s]*@", "//", address)
 
 
 def _verdict(verdict: Verdict | None) -> tuple[str | None, float | None]:

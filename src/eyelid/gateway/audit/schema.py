@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from ...errors import ConfigError
-from ..record import ChoiceRecord, Record
+from ..record import ChoiceRecord, Record, without_credentials
 
 #: Numbered from 1, applied in order, never changed once released: a change of the tables is a further entry.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -112,7 +112,7 @@ class Rows:
             _name(r.endpoint),
             _name(r.key),
             _name(r.alias),
-            _name(r.upstream),
+            _name(without_credentials(r.upstream)),
             _name(r.defense),
             bool(r.stream),
             _name(r.stream_mode),

@@ -1,0 +1,158 @@
+"""JSON lines: one for each request, and what the gateway and its server have to say. No secrets, images or texts.
+
+Lines are formatted and written by a thread of their own, so that a reader of the output that stops reading stops no
+request. A line that finds the queue full is dropped, and the next one that is written says how many were.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import logging.handlers
+import queue
+import sys
+import traceback
+from collections.abc import Collection
+from typing import TextIO
+
+from .record import Record, named
+
+#: Whose lines are written: ours and the server's. Their own handlers are taken away.
+LOGGERS = ("eyelid", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+MAX_LINES = 10_000
+#: A message that somebody built from something huge.
+MAX_MESSAGE = 2000
+
+access = logging.getLogger("eyelid.access")
+
+
+class AccessLog:
+    """A sink: one line a request, with the figures and without the words.
+
+    `aliases` are those of the configuration: what a client asked for that is none of them may be anything, a key too.
+    """
+
+    def __init__(self, aliases: Collection[str]):
+        self.aliases = aliases
+
+    def put(self, record: Record) -> None:
+        if access.isEnabledFor(logging.INFO):
+            access.info("request", extra={"request": record, "alias": named(record.alias, self.aliases)})
+
+    async def aclose(self) -> None:
+        """The lines are the business of `Lines`."""
+
+
+class Lines:
+    """Takes over `LOGGERS` until `close`, which writes what waits. Run uvicorn with `log_config=None`."""
+
+    def __init__(self, stream: TextIO | None = None, *, level: int = logging.INFO):
+        waiting: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LINES)
+        self._handler = _Queued(waiting)
+        target = logging.StreamHandler(sys.stdout if stream is None else stream)
+        target.setFormatter(Formatter(self._handler))
+        self._listener = logging.handlers.QueueListener(waiting, target)
+        self._before = [(log, log.handlers, log.propagate, log.level) for log in map(logging.getLogger, LOGGERS)]
+        for log, *_ in self._before:
+            child = log.name != "eyelid" and log.name != "uvicorn"
+            log.handlers, log.propagate = [] if child else [self._handler], child
+            log.setLevel(logging.NOTSET if child else level)
+        self._listener.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written, since the start."""
+        return self._handler.dropped
+
+    def close(self) -> None:
+        for log, handlers, propagate, level in self._before:
+            log.handlers, log.propagate = handlers, propagate
+            log.setLevel(level)
+        self._listener.stop()
+
+
+class Formatter(logging.Formatter):
+    """A log record as a line of JSON."""
+
+    def __init__(self, handler: _Queued | None = None):
+        super().__init__()
+        self._handler, self._told = handler, 0
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, object] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+        }
+        request = getattr(record, "request", None)
+        if isinstance(request, Record):
+            line |= {"message": "request"} | fields(request, alias=str(getattr(record, "alias", "other")))
+        else:
+            line["message"] = _message(record)
+        if record.exc_info and record.exc_info[0] is not None:
+            # An error's text may quote the request, and so may a frame's line of code: the places are enough.
+            frames = traceback.extract_tb(record.exc_info[2])
+            line["error_type"] = record.exc_info[0].__name__
+            line["error_at"] = [f"{f.filename}:{f.lineno} {f.name}" for f in frames[-12:]]
+        if self._handler is not None and self._handler.dropped > self._told:
+            line["lines_dropped"] = self._handler.dropped - self._told
+            self._told = self._handler.dropped
+        return json.dumps(line)
+
+
+def fields(r: Record, *, alias: str) -> dict[str, object]:
+    """What a line says of a request."""
+    return {
+        "id": r.id,
+        "endpoint": r.endpoint,
+        "status": r.status,
+        "outcome": r.outcome,
+        "error": r.error,
+        "key": r.key,
+        "alias": alias,
+        "defense": r.defense,
+        "stream": r.stream_mode or True if r.stream else False,
+        "ms": round(r.milliseconds, 1),
+        "upstream_ms": round(r.upstream_ms, 1),
+        "guard_ms": round(r.guard_ms, 1),
+        "prompt_tokens": r.prompt_tokens,
+        "completion_tokens": r.completion_tokens,
+        "images": len(r.images),
+        "choices": [
+            {
+                "action": c.action,
+                "label": c.label,
+                "harm": None if c.harm is None else round(c.harm, 4),
+                "checked": c.checked,
+                "refused_by": c.refused_by,
+                "failure": c.failure,
+            }
+            for c in r.choices
+        ],
+    }
+
+
+class _Queued(logging.handlers.QueueHandler):
+    dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record  # it stays in this process: formatting is the other thread's
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+def _message(record: logging.LogRecord) -> str:
+    args = record.args
+    if record.name == "uvicorn.access" and isinstance(args, tuple) and len(args) == 5:
+        client, method, path, _, status = args  # people put keys into query strings
+        return f"{client} {method} {str(path).partition('?')[0]} {status}"[:MAX_MESSAGE]
+    try:
+        return record.getMessage()[:MAX_MESSAGE]
+    except (TypeError, ValueError):  # arguments that do not fit: somebody else's slip
+        return str(record.msg)[:MAX_MESSAGE]
