@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from .. import config, extras, specs
@@ -42,8 +44,6 @@ def run(args: argparse.Namespace) -> int:
 
     server.check(conf, insecure=args.insecure)
     listening = server.bind(conf.serve.host, conf.serve.port)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _say("loading ...")
     running: list[server.Server] = []
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = server.Server(create(conf), conf, reread=(lambda: settings(args)) if args.config else None, ready=ready)
     running.append(found)
-    with listening:
+    with listening, _logs(conf.serve.log):
         found.run(sockets=[listening])
     _say("ended; everything is written")
     return ANSWERED
@@ -75,11 +75,32 @@ def settings(args: argparse.Namespace) -> config.Config:
         serve = dataclasses.replace(serve, host=args.host)
     if args.port is not None:
         serve = dataclasses.replace(serve, port=args.port)
+    if not args.config and serve.loopback:  # tried out on one's own machine: the playground shows the steps
+        serve = dataclasses.replace(serve, allow_trace=True)
     specs.parse(found.model.spec)
     for alias in serve.aliases.values():
         if alias.model is not None:
             specs.parse(alias.model.spec)
     return dataclasses.replace(found, serve=serve)
+
+
+@contextlib.contextmanager
+def _logs(kind: str) -> Iterator[None]:
+    """What the gateway has to say, as JSON lines or for people; requests only in JSON."""
+    from ..gateway import logs
+
+    if kind == "json" or (kind == "auto" and not sys.stderr.isatty()):
+        lines = logs.Lines()
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            lines.close()
+        return
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in (logging.getLogger("uvicorn"), logs.access):
+        noisy.setLevel(logging.WARNING)
+    yield
 
 
 def _known(name: str) -> DefenseName:

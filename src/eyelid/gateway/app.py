@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,20 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..config import Config
 from . import chat, detecting, errors, guardrail
+from . import playground as pages
 from .aliases import Pool
 from .endpoint import Endpoint, authorization
 from .errors import Unauthenticated
 from .lifecycle import Gateway
+from .metrics import CONTENT_TYPE
 from .record import Sink
 from .sinks import Sinks
 
-STATIC = Path(__file__).parent / "static"
 #: For the pages at `/`: nothing from outside, no frames around them, no guessing of types.
 SECURITY = {
     "content-security-policy": (
@@ -91,7 +90,7 @@ def _routes(gateway: Gateway, sinks: Sinks, playground: bool) -> list[BaseRoute]
         rendered = sinks.metrics()
         if rendered is None:
             return PlainTextResponse("metrics are switched off\n", 404)
-        return Response(rendered, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(rendered, headers={"content-type": CONTENT_TYPE})
 
     routes: list[BaseRoute] = [
         _post(gateway, chat.PATH, chat.chat),
@@ -103,8 +102,8 @@ def _routes(gateway: Gateway, sinks: Sinks, playground: bool) -> list[BaseRoute]
         Route("/readyz", readyz, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
     ]
-    if playground and STATIC.is_dir():
-        routes.append(Mount("/", StaticFiles(directory=STATIC, html=True)))
+    if playground:
+        routes.extend(pages.routes(gateway))
     return routes
 
 

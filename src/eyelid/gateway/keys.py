@@ -157,7 +157,9 @@ class Keys:
             if use.tokens < 1 - 1e-6:  # sums of fractions
                 wait = (1 - use.tokens) * 60 / info.requests_per_minute
                 fault = f"this key may send {info.requests_per_minute} requests a minute"
-                raise RateLimited(fault, retry_after=math.ceil(round(wait * 10, 4)) / 10, hint="wait as long as retry-after says")
+                raise RateLimited(
+                    fault, retry_after=math.ceil(round(wait * 10, 4)) / 10, hint="wait as long as retry-after says"
+                )
             use.tokens -= 1
         use.running += 1
         try:
