@@ -17,7 +17,7 @@ from . import conversation, relay, wire
 from .aliases import Alias
 from .completion import Json, Read
 from .endpoint import Call, Stream
-from .errors import Forbidden
+from .errors import Forbidden, GuardFailed
 from .lifecycle import Generation
 from .record import ChoiceRecord
 from .release import Released
@@ -100,9 +100,7 @@ class Answering:
     def stream(self, ping_seconds: float, look_ahead: int) -> AsyncIterator[bytes]:
         call, chat = self._call, self._ask.chat
         if self.mode == "none":
-            return relay.relayed(
-                self._upstream.events(self._ask), self._relayed, chat.include_usage, self._alias.name, call
-            )
+            return relay.relayed(self._timed(), self._relayed, chat.include_usage, self._alias.name, call)
         if self.mode == "window":
             return windowed(
                 self._timed(),
@@ -135,9 +133,17 @@ class Answering:
         return await self._told(judged, completion)
 
     async def _judge(self, read: Read) -> _Judged:
-        guarded = await self._around(read, self._guard).generate(self._ask.request)
-        assert guarded.trace is not None
-        return _Judged(read, guarded.trace, completions.deliver(read, guarded))
+        guarded, trace = await self._asked(self._around(read, self._guard))
+        return _Judged(read, trace, completions.deliver(read, guarded))
+
+    async def _asked(self, guard: Guard) -> tuple[Response, Trace]:
+        """The answer is there already, so whatever is raised here is the guard's own failure, never the upstream's."""
+        try:
+            found = await guard.generate(self._ask.request)
+        except Exception as e:
+            raise GuardFailed(f"the guard failed ({type(e).__name__})") from e
+        assert found.trace is not None
+        return found, found.trace
 
     def _around(self, read: Read, guard: Guard, *, refuse: bool = False) -> Guard:
         """The alias's guard, around the answer that is there already."""
@@ -186,9 +192,8 @@ class Answering:
             found = released.stopped
             trace = Trace(Action.REFUSED, name, verdict=found, original=read.response.written, refused_by="guard")
         else:
-            guarded = await self._around(read, self._guard, refuse=released.characters > 0).generate(self._ask.request)
-            assert guarded.trace is not None
-            trace, delivered = guarded.trace, completions.deliver(read, guarded)
+            guarded, trace = await self._asked(self._around(read, self._guard, refuse=released.characters > 0))
+            delivered = completions.deliver(read, guarded)
             if released.continued_by(cast(Json, delivered["message"])):
                 return _Judged(read, trace, delivered)
             trace = replace(trace, withheld=False)  # what left is the model's own, and none of our sentences

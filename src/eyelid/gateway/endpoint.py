@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import EyelidError
 from . import errors
-from .errors import BadRequest, Problem, Unauthenticated
+from .errors import BadRequest, CrossSite, Problem, Unauthenticated
 from .keys import KeyInfo
 from .lifecycle import Gateway, Generation
 from .limits import ClientGone, read_body
@@ -102,6 +102,7 @@ class Call:
             images=self.images,
             choices=self.choices,
             query=self.query,
+            traceparent=self.headers.get("traceparent"),
         )
 
 
@@ -147,6 +148,9 @@ class Endpoint:
             if key is None:
                 raise Unauthenticated("no valid key")
             call.key = key
+            if generation.keys.open and call.headers.get("sec-fetch-site") == "cross-site":
+                hint = "keys let pages of other sites ask; without them only the gateway's own page may"
+                raise CrossSite("pages of other sites may not ask here", hint=hint)
             async with generation.keys.admit(key):
                 if (kind := call.headers.get("content-type")) and not _TYPE.match(kind):
                     raise BadRequest("the body must be JSON", code="wrong_content_type", hint="application/json")

@@ -70,6 +70,18 @@ class Forbidden(GatewayError):
     status, type, outcome, default_code = 403, "permission_error", "client_error", "not_allowed"
 
 
+class CrossSite(Forbidden):
+    """A page of another site asks, through the browser of somebody who can reach the gateway."""
+
+    default_code = "cross_site"
+
+
+class GuardFailed(GatewayError):
+    """A part of the guard broke, and the policy is to say so instead of withholding the answer."""
+
+    default_code, type = "guard_failed", "guard_error"
+
+
 class NotFound(GatewayError):
     status, type, outcome, default_code = 404, "invalid_request_error", "client_error", "model_not_found"
 

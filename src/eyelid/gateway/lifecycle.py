@@ -13,13 +13,14 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..config import Config
 from ..errors import EyelidError
 from .aliases import Alias, Pool, open_all
 from .audit.hashing import Hasher, hasher
+from .audit.writer import Writer
 from .errors import Forbidden, NotFound, Overloaded
 from .images import Reader
 from .keys import KeyInfo, Keys
@@ -94,6 +95,11 @@ class Gateway:
             raise Overloaded("the gateway is starting", retry_after=1.0)
         return self._current
 
+    @property
+    def names(self) -> Collection[str]:
+        """The aliases in force; none before the start."""
+        return () if self._current is None else self._current.aliases
+
     async def start(self) -> None:
         """Opens models and sinks, once. Raises what that raises."""
         if self._current is not None:
@@ -158,7 +164,7 @@ class Gateway:
 
     def _hasher(self, config: Config) -> Hasher:
         audit = config.serve.audit
-        if audit.enabled and self.sinks:
+        if audit.enabled and any(isinstance(s, Writer) for s in self.sinks):
             return hasher(audit)
         return Hasher(secrets.token_hex(32))  # nobody keeps them
 

@@ -113,6 +113,8 @@ class ServeConfig:
     choose by `x-eyelid-defense` or `eyelid: {defense}`. allow_trace: whether a request may ask for the guard's steps
     with what judge, caption and model wrote (`eyelid: {trace: true}`), withheld answers among them. remote_images:
     whether images may be given by http(s) URL; the hosts stand in `fetch.allowed_hosts`. playground: the pages at `/`.
+    log: `json` writes a line for each request to standard output, `text` only what is amiss, to standard error; `auto`
+    is text on a terminal and json elsewhere.
     drain_seconds: how long requests may go on after SIGTERM; drain_delay_seconds: how long new ones are still taken
     meanwhile, for load balancers that need to notice first.
     """
@@ -129,6 +131,7 @@ class ServeConfig:
     allow_trace: bool = False
     remote_images: bool = False
     playground: bool = True
+    log: Literal["auto", "json", "text"] = "auto"
     drain_seconds: float = 30.0
     drain_delay_seconds: float = 0.0
 
