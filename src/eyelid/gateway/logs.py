@@ -6,15 +6,17 @@ request. A line that finds the queue full is dropped, and the next one that is w
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
 import logging.handlers
 import queue
 import sys
+import threading
 import traceback
 from collections.abc import Collection
-from typing import TextIO
+from typing import Any, TextIO
 
 from .record import Record, named
 
@@ -23,6 +25,8 @@ LOGGERS = ("eyelid", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi
 MAX_LINES = 10_000
 #: A message that somebody built from something huge.
 MAX_MESSAGE = 2000
+#: How long, in seconds, the last lines may take.
+PATIENCE = 5.0
 
 access = logging.getLogger("eyelid.access")
 
@@ -52,7 +56,7 @@ class Lines:
         self._handler = _Queued(waiting)
         target = logging.StreamHandler(sys.stdout if stream is None else stream)
         target.setFormatter(Formatter(self._handler))
-        self._listener = logging.handlers.QueueListener(waiting, target)
+        self._listener = _Listener(waiting, target)
         self._before = [(log, log.handlers, log.propagate, log.level) for log in map(logging.getLogger, LOGGERS)]
         for log, *_ in self._before:
             child = log.name != "eyelid" and log.name != "uvicorn"
@@ -66,9 +70,11 @@ class Lines:
         return self._handler.dropped
 
     def close(self) -> None:
+        """Waits for what waits, but for a reader that has stopped reading only `PATIENCE` seconds."""
         for log, handlers, propagate, level in self._before:
             log.handlers, log.propagate = handlers, propagate
             log.setLevel(level)
+        self._before = []
         self._listener.stop()
 
 
@@ -132,6 +138,22 @@ def fields(r: Record, *, alias: str) -> dict[str, object]:
             for c in r.choices
         ],
     }
+
+
+class _Listener(logging.handlers.QueueListener):
+    """The library's own would raise on a full queue when it is stopped, and wait for ever for a stuck reader."""
+
+    def __init__(self, waiting: queue.Queue[Any], target: logging.Handler):
+        super().__init__(waiting, target)
+        self._waiting = waiting
+
+    def stop(self) -> None:
+        thread: threading.Thread | None = getattr(self, "_thread", None)
+        if thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(getattr(self, "_sentinel", None), timeout=PATIENCE)
+                thread.join(PATIENCE)
+            self._thread = None
 
 
 class _Queued(logging.handlers.QueueHandler):
