@@ -76,25 +76,26 @@ def table(records: Sequence[Mapping[str, Any]], *, limit: int, lost: Mapping[str
         console.print("no request fits")
     else:
         today = {_local(r["time"]).date() for r in records} == {datetime.datetime.now().astimezone().date()}
+        # Name, cell, and the terminal's width from which on there is room for it (an id has 28 characters).
         columns: list[tuple[str, Callable[[Mapping[str, Any]], Text], int]] = [
             ("time", lambda r: _plain(_clock(r["time"], date=not today)), 0),
             ("id", lambda r: _plain(r["id"]), 0),
             ("outcome", lambda r: _coloured(r["outcome"]), 0),
-            ("status", lambda r: _plain(r["status"]), 100),
-            ("alias", lambda r: _plain(r["alias"]), 0),
-            ("defence", lambda r: _plain(r["defense"]), 110),
+            ("status", lambda r: _plain(r["status"]), 150),
+            ("alias", lambda r: _plain(r["alias"]), 95),
+            ("defence", lambda r: _plain(r["defense"]), 160),
             ("action", lambda r: _joined(c["action"] for c in r["choices"]), 0),
-            ("verdict", lambda r: _joined((_verdict(c["label"], c["harm"]) for c in r["choices"]), plain=True), 80),
-            ("key", lambda r: _plain(r["key"]), 120),
-            ("ms", lambda r: _plain(f"{r['milliseconds'] or 0:.0f}"), 80),
-            ("error", lambda r: _plain(r["error"]), 130),
+            ("verdict", lambda r: _joined((_verdict(c["label"], c["harm"]) for c in r["choices"]), plain=True), 135),
+            ("key", lambda r: _plain(r["key"]), 165),
+            ("ms", lambda r: _plain(f"{r['milliseconds'] or 0:.0f}"), 105),
+            ("error", lambda r: _plain(r["error"]), 180),
         ]
         wide = [c for c in columns if console.width >= c[2]]
         shown = Table(box=None, header_style="dim", pad_edge=False)
         for name, _, _ in wide:
             right = name in ("status", "ms")
             shown.add_column(
-                name, justify="right" if right else "left", no_wrap=name in ("time", "id"), overflow="fold"
+                name, justify="right" if right else "left", no_wrap=name in ("time", "id", "outcome"), overflow="fold"
             )
         for r in records:
             shown.add_row(*(cell(r) for _, cell, _ in wide))
