@@ -15,6 +15,7 @@ const TILES = [
   ["failed", "Guard failed", { action: "failed" }, (s) => s.actions.failed],
   ["unchecked", "Not checked", { unchecked: "1" }, (s) => Object.values(s.unchecked).reduce((a, b) => a + b, 0)],
 ];
+const STREAMS = { buffer: "checked as a whole", window: "checked as it went", none: "not checked" };
 const PAGE = 50;
 
 let info = null;
@@ -147,7 +148,7 @@ function row(record) {
 function cell(name, ...content) {
   const last = content.at(-1);
   const number_ = last === "num";
-  return el("td", { data: { name }, class: number_ ? "num" : null }, ...(number_ ? content.slice(0, -1) : content));
+  return el("td", { data: { name, empty: content[0] === "–" ? "yes" : "no" }, class: number_ ? "num" : null }, ...(number_ ? content.slice(0, -1) : content));
 }
 
 /** A request that ended a moment ago may still be on its way into the audit: it is asked for again for a while. */
@@ -197,10 +198,10 @@ function whole(record) {
     ["Defence", record.defense],
     ["Key", record.key],
     ["Endpoint", record.endpoint],
-    ["Stream", record.stream ? (record.stream_mode ?? "yes") : "no"],
+    ["Stream", record.stream ? (STREAMS[record.stream_mode] ?? "yes") : "no"],
     ["Took", duration(record.milliseconds)],
-    ["Of it, model", duration(record.upstream_ms)],
-    ["Of it, guard", duration(record.guard_ms)],
+    ["Model's share", duration(record.upstream_ms)],
+    ["Guard's share", duration(record.guard_ms)],
     ["Tokens", record.prompt_tokens === null ? null : `${number(record.prompt_tokens)} read, ${number(record.completion_tokens)} written`],
   ].filter(([, value]) => value !== null && value !== undefined);
   const images = record.images.map((mark) => el("li", {}, el("code", { text: mark })));
@@ -225,11 +226,11 @@ function choice(c, record) {
     "section",
     { class: "panel", data: { action: c.action, state: "done" } },
     el("header", {}, el("h2", { text: many ? `Answer ${c.index + 1}` : "Answer" }), badge(c.action)),
-    el("p", { class: "meaning", text: [ACTIONS[c.action]?.[1], by, failure].filter(Boolean).join(" ") }),
+    c.action === "not_guarded" ? null : el("p", { class: "meaning", text: [ACTIONS[c.action]?.[1], by, failure].filter(Boolean).join(" ") }),
     c.checked || !c.unchecked_because ? null : unchecked(c.unchecked_because),
     c.text ? el("div", { class: "text", text: c.text }) : null,
     c.original && c.original !== c.text ? el("details", { class: "wrote" }, el("summary", { text: "What the model wrote first (withheld)" }), el("p", { class: "text", text: c.original })) : null,
     verdicts({ ...c, defense: record.defense }),
-    steps(c),
+    steps(c, c.text, true),
   );
 }

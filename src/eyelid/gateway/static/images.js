@@ -69,6 +69,7 @@ export class Images {
 
   _draw() {
     this.drop.classList.toggle("small", this.all.length > 0);
+    this.drop.querySelector(".drop-name").textContent = this.all.length ? "Add another image" : "Choose an image";
     this.list.replaceChildren(
       ...this.all.map((image) =>
         el(

@@ -151,11 +151,11 @@ export class Panel {
     if (!result.text) this.text.append(el("em", { class: "muted", text: "The answer is empty." }));
     this.after.append(
       ...[
-        choice.action === "passed" ? null : el("p", { class: "meaning", text: meaning(choice) }),
+        ["passed", "not_guarded"].includes(choice.action) ? null : el("p", { class: "meaning", text: meaning(choice) }),
         choice.checked || choice.withheld ? null : unchecked(choice.unchecked_because),
         result.finish === "length" ? el("p", { class: "note", text: "Cut off: the answer reached its bound of tokens." }) : null,
         verdicts(choice),
-        steps(choice),
+        steps(choice, result.text),
         this.trace || choice.action === "not_guarded" ? null : el("p", { class: "note", text: "The steps are not shown here; the operator can allow it: allow_trace." }),
         facts(result, choice),
       ].filter(Boolean),
@@ -210,6 +210,7 @@ export class Panel {
 }
 
 function meaning(choice) {
+  if (choice.defense === "blind" && choice.action === "repaired") return "The model answered from a description; it was never shown the image.";
   if (choice.action === "refused" && choice.refused_by === "upstream") return "The model's own server withheld the answer. Nobody found it harmless.";
   if (choice.action === "failed") {
     const kept = choice.withheld ? "The answer was withheld." : "The answer was delivered unchecked.";
@@ -221,7 +222,7 @@ function meaning(choice) {
 
 function facts(result, choice) {
   const items = [["Time", duration(result.milliseconds)]];
-  if (choice.action !== "not_guarded" && result.overhead !== null) items.push(["Of it, guard", duration(result.overhead)]);
+  if (choice.action !== "not_guarded" && result.overhead !== null) items.push(["Guard's share", duration(result.overhead)]);
   const counted = (choice.steps ?? []).filter((s) => s.prompt_tokens !== null);
   const sum = (name) => counted.reduce((total, s) => total + (s[name] ?? 0), 0);
   if (counted.length) items.push(["Tokens", `${number(sum("prompt_tokens"))} read, ${number(sum("completion_tokens"))} written`]);

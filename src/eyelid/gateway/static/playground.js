@@ -103,7 +103,7 @@ function examples() {
       el(
         "button",
         { type: "button", class: "example", title: example.about, on: { click: () => take(example) } },
-        example.image ? el("img", { src: example.image, alt: "", width: 28, height: 28 }) : null,
+        example.image ? el("img", { src: example.image, alt: "", width: 76, height: 36 }) : null,
         example.title,
       ),
     ),

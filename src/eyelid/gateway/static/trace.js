@@ -13,7 +13,7 @@ export function unchecked(because) {
   return el("p", { class: "unchecked" }, el("strong", { text: "Not checked" }), because ? `: ${because}.` : ".");
 }
 
-/** A bar from 0 to 1, with the bound where there is one. An unknown verdict has an empty bar and says so. */
+/** A bar from 0 to 1, with the bound as a tick where there is one. An unknown verdict has an empty bar and says so. */
 export function meter(name, value, label, threshold = null) {
   const known = value !== null && value !== undefined;
   const bound = threshold === null || threshold === undefined ? "" : `, harmful from ${harm(threshold)}`;
@@ -38,28 +38,31 @@ export function meter(name, value, label, threshold = null) {
   return el(
     "div",
     { class: "meter", data: { label: label ?? "none" } },
-    el("div", { class: "meter-head" }, el("span", { text: name }), el("span", { class: "meter-says", text: says })),
+    el("div", { class: "meter-head" }, el("span", { text: name }), el("span", { class: "meter-says", text: known ? `harm ${harm(value)}, ${label ?? "no verdict"}` : says })),
     bar,
   );
 }
 
-/** The verdicts of one choice: of the model's own answer, and of what was delivered instead. */
+/** The verdicts of one choice: of the model's own answer, and of the one that a remedy gave. */
 export function verdicts(choice) {
   const found = [];
   const threshold = choice.steps?.find((s) => !s.verifies && s.threshold != null)?.threshold;
   const blind = choice.defense === "blind"; // it judges nothing: the eyes are closed to every image
   if (choice.label != null && !blind) found.push(meter("The model's own answer", choice.harm, choice.label, threshold));
-  const other = choice.action !== "passed" && choice.final_label !== null && choice.final_label !== undefined;
-  if (other) found.push(meter("What was delivered", choice.final_harm, choice.final_label, threshold));
+  const second = choice.action === "repaired" || choice.steps?.some((s) => s.verifies);
+  if (second && choice.final_label != null) {
+    const name = choice.action === "repaired" ? "The new answer, delivered" : "The new answer, withheld too";
+    found.push(meter(name, choice.final_harm, choice.final_label, threshold));
+  }
   return found.length ? el("div", { class: "verdicts" }, ...found) : null;
 }
 
-/** The steps in order. `open`: whether the list is unfolded at first. */
-export function steps(choice, open = true) {
+/** The steps in order. What was `delivered` is not written again below the step that it came from. */
+export function steps(choice, delivered = null, open = matchMedia("(min-width: 44rem)").matches) {
   const list = choice.steps ?? [];
   if (!list.length) return null;
   const described = list.some((s) => s.role === "caption");
-  const items = list.map((s) => step(s, described, choice));
+  const items = list.map((s) => step(s, described, choice, delivered));
   return el(
     "details",
     { class: "steps", open },
@@ -68,7 +71,7 @@ export function steps(choice, open = true) {
   );
 }
 
-function step(s, described, choice) {
+function step(s, described, choice, delivered) {
   const costs = [duration(s.ms ?? s.milliseconds)];
   if (s.prompt_tokens !== null && s.prompt_tokens !== undefined) {
     costs.push(`${number(s.prompt_tokens)} tokens read, ${number(s.completion_tokens ?? 0)} written`);
@@ -80,11 +83,18 @@ function step(s, described, choice) {
     "li",
     { class: "step", data: { role: s.role, broken: s.error ? "yes" : "no" } },
     el("p", { class: "step-title", text: s.error ? `${NAMES[s.role] ?? s.role} broke: ${s.error}` : sentence(s, described) }),
-    judged ? meter(s.verifies ? "The new answer" : "The answer", s.harm, s.label, s.threshold) : null,
+    judged ? el("p", { class: "found" }, el("span", { class: "verdict", data: { label: s.label } }, s.label === "unknown" ? "cannot tell" : s.label), said(s)) : null,
     s.reason ? el("p", { class: "reason", text: s.reason }) : null,
-    wrote(s, choice),
+    wrote(s, choice, delivered),
     el("p", { class: "costs", text: costs.join(" · ") }),
   );
+}
+
+/** The probability behind a verdict, and what it was compared with. */
+function said(s) {
+  if (s.harm === null || s.harm === undefined) return "";
+  const bound = s.threshold === null || s.threshold === undefined ? "" : s.label === "harmful" ? `, harmful from ${harm(s.threshold)}` : `, harmless below ${harm(s.threshold)}`;
+  return ` with harm ${harm(s.harm)}${bound}`;
 }
 
 function sentence(s, described) {
@@ -122,8 +132,8 @@ const NAMES = {
 };
 
 /** What the model wrote in this step. A withheld answer stays folded away: whoever wants to read it unfolds it. */
-function wrote(s, choice) {
-  if (!s.text) return null;
+function wrote(s, choice, delivered) {
+  if (!s.text || s.role === "repair" || s.text === delivered) return null;
   if (s.role === "judge") return el("p", { class: "wrote", text: `It wrote: “${s.text.trim()}”` });
   const withheld = s.role === "answer" && ["repaired", "refused", "failed"].includes(choice.action);
   const name = s.role === "caption" ? "Description" : withheld ? "What it wrote (withheld)" : "What it wrote";

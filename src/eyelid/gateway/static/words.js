@@ -27,6 +27,7 @@ export const harm = (value) => (value === null || value === undefined ? "unknown
 
 export function duration(milliseconds) {
   if (milliseconds === null || milliseconds === undefined) return "–";
+  if (milliseconds < 0.05) return "under 0.1 ms";
   if (milliseconds < 10) return `${number(milliseconds, 1)} ms`;
   return milliseconds < 1000 ? `${number(milliseconds)} ms` : `${number(milliseconds / 1000, 1)} s`;
 }
