@@ -17,81 +17,21 @@ from ..backends.openai_errors import error_from_json, is_error
 from ..backends.openai_json import finish_reason
 from ..errors import BackendProtocol, BackendUnavailable
 from ..types import Response, ToolCall
-
-Json = dict[str, object]
+from .pieces import HINT, ID, Call, Json, Text, as_list, as_object, as_str, numbers, safe_id
 
 #: Text fields of a message and of a delta, each a channel of its own.
 REASONING = ("reasoning_content", "reasoning")
 TEXTS = ("content", "refusal", *REASONING)
 _REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _MAX_CHOICES, _MAX_CALLS, _MAX_NAME = 128, 1024, 256
-_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 #: Fields around the choices, and the forms that they must have: nobody looks for harm in them.
 _HEAD = {
-    "id": _ID,
+    "id": ID,
     "created": re.compile(r"[0-9]{1,12}"),
     "model": re.compile(r"[\w.:/@+ -]{1,256}", re.ASCII),
-    "system_fingerprint": _ID,
-    "service_tier": _ID,
+    "system_fingerprint": ID,
+    "service_tier": ID,
 }
-_HINT = "is this an OpenAI-compatible server?"
-
-
-class Text:
-    """A text that arrives in pieces. Halves of a character in two pieces become one character."""
-
-    __slots__ = ("_half", "_pieces", "length")
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._half = ""
-        self.length = 0  # characters that are complete
-
-    def add(self, piece: str) -> None:
-        if not piece:
-            return
-        if self._half or not piece.isascii():
-            piece, self._half = self._half + piece, ""
-            if "\ud800" <= piece[-1] <= "\udbff":
-                piece, self._half = piece[:-1], piece[-1]
-            piece = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        self._pieces.append(piece)
-        self.length += len(piece)
-
-    def close(self) -> None:
-        """Half a character whose other half never came becomes U+FFFD."""
-        if self._half:
-            self._half = ""
-            self._pieces.append("\ufffd")
-            self.length += 1
-
-    def __str__(self) -> str:
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
-
-
-@dataclass(slots=True)
-class Call:
-    """A tool call. `kind` is `function` or `custom`; `told`: its id has left, and stays what it is."""
-
-    id: str
-    kind: str = "function"
-    told: bool = False
-    name: Text = field(default_factory=Text)
-    arguments: Text = field(default_factory=Text)
-
-    @property
-    def length(self) -> int:
-        return self.name.length + self.arguments.length
-
-    def to_json(self, end: int | None = None) -> Json:
-        """As it stands in a message; with `end`, only so many characters of the arguments."""
-        return {"id": self.id, "type": self.kind, self.kind: self.inner(end)}
-
-    def inner(self, end: int | None = None) -> Json:
-        arguments = "arguments" if self.kind == "function" else "input"
-        return {"name": str(self.name), arguments: str(self.arguments)[:end]}
 
 
 @dataclass(slots=True)
@@ -157,17 +97,17 @@ class Choice:
         for name in (*REASONING, "refusal"):
             self._piece(name, delta.get(name))
         self._content(delta.get("content"))
-        for call in _list(delta.get("tool_calls"), "tool_calls"):
-            self._call(_object(call, "a tool call"))
+        for call in as_list(delta.get("tool_calls"), "tool_calls"):
+            self._call(as_object(call, "a tool call"))
         if delta.get("function_call"):
-            self._legacy(_object(delta["function_call"], "function_call"))
+            self._legacy(as_object(delta["function_call"], "function_call"))
 
     def add_logprobs(self, value: object) -> None:
         if not isinstance(value, dict):
             return
         for name in ("content", "refusal"):
             if isinstance(entries := value.get(name), list):
-                self.logprobs.setdefault(name, []).extend(_object(e, "a token's log-probability") for e in entries)
+                self.logprobs.setdefault(name, []).extend(as_object(e, "a token's log-probability") for e in entries)
 
     def _no_content(self) -> str | None:
         others = self.calls or self.function_call or self._text("refusal")
@@ -182,7 +122,7 @@ class Choice:
             yield self.function_call
 
     def _piece(self, name: str, value: object) -> None:
-        if text := _str(value, name):
+        if text := as_str(value, name):
             self.texts.setdefault(name, Text()).add(text)
             if name in REASONING:
                 self._before[name] = self.spoken
@@ -191,7 +131,7 @@ class Choice:
         if not isinstance(content, list):
             return self._piece("content", content)
         for item in content:
-            part = _object(item, "a part of the content")
+            part = as_object(item, "a part of the content")
             kind = part.get("type")
             if kind in ("text", "output_text"):
                 self._piece("content", part.get("text"))
@@ -205,11 +145,11 @@ class Choice:
                 raise BackendProtocol("the answer holds a kind of content that cannot be checked")
 
     def _call(self, piece: Mapping[str, object]) -> None:
-        given = _str(piece.get("id"), "a tool call's id")
+        given = as_str(piece.get("id"), "a tool call's id")
         # Index says which call a piece belongs to. Some servers leave it out, or repeat 0 with another id.
         key = piece.get("index", given or next(reversed(self._open), None))
         if isinstance(key, bool) or not isinstance(key, int | str | None):
-            raise BackendProtocol("a tool call's index is not a number", hint=_HINT)
+            raise BackendProtocol("a tool call's index is not a number", hint=HINT)
         known = self._open.get(key)
         kind = "custom" if piece.get("type") == "custom" or "custom" in piece else "function"
         if known is None or (given and known[1] and given != known[1]):
@@ -223,7 +163,7 @@ class Choice:
                 call.id = safe_id(given)
             given = given or before
         self._open[key] = (call, given)
-        self._function(call, _object(piece.get("function") or piece.get("custom") or {}, "a tool call's function"))
+        self._function(call, as_object(piece.get("function") or piece.get("custom") or {}, "a tool call's function"))
 
     def _legacy(self, piece: Mapping[str, object]) -> None:
         """`function_call`, the field that tool_calls replaced; older servers still send it."""
@@ -232,15 +172,15 @@ class Choice:
 
     @staticmethod
     def _function(call: Call, function: Mapping[str, object]) -> None:
-        name = _str(function.get("name"), "a function's name")
+        name = as_str(function.get("name"), "a function's name")
         if name and call.name.length + len(name) > _MAX_NAME:
-            raise BackendProtocol(f"a function's name has more than {_MAX_NAME} characters", hint=_HINT)
+            raise BackendProtocol(f"a function's name has more than {_MAX_NAME} characters", hint=HINT)
         if call.arguments.length == 0:
             call.name.add(name)
         elif name not in ("", str(call.name)):  # some servers say it again with every piece
-            raise BackendProtocol("a function's name went on after its arguments had begun", hint=_HINT)
+            raise BackendProtocol("a function's name went on after its arguments had begun", hint=HINT)
         arguments = function.get("arguments", function.get("input"))
-        if text := json.dumps(arguments) if isinstance(arguments, dict) else _str(arguments, "arguments"):
+        if text := json.dumps(arguments) if isinstance(arguments, dict) else as_str(arguments, "arguments"):
             call.name.close()  # from here on a name is whole, so that it can leave before the arguments have ended
             call.arguments.add(text)
 
@@ -255,20 +195,20 @@ class Assembly:
 
     def add(self, chunk: object) -> None:
         """Take in one chunk. Raises BackendError where it is an error object or cannot be understood."""
-        top = _object(chunk, "a chunk")
+        top = as_object(chunk, "a chunk")
         if is_error(top):
             raise error_from_json(top, clean=lambda message: "(message left out)")
         for name, form in _HEAD.items():
             if name not in self.head and form.fullmatch(str(value := top.get(name, ""))):
                 self.head[name] = value
         if isinstance(usage := top.get("usage"), dict):
-            self.usage = _numbers(usage)
-        for item in _list(top.get("choices"), "choices"):
-            choice = _object(item, "a choice")
+            self.usage = numbers(usage)
+        for item in as_list(top.get("choices"), "choices"):
+            choice = as_object(item, "a choice")
             into = self._choice(choice.get("index"))
-            into.add(_object(choice.get("delta") or {}, "a delta"))
+            into.add(as_object(choice.get("delta") or {}, "a delta"))
             into.add_logprobs(choice.get("logprobs"))
-            if reason := _str(choice.get("finish_reason"), "finish_reason"):
+            if reason := as_str(choice.get("finish_reason"), "finish_reason"):
                 into.finish = reason if reason in _REASONS else finish_reason(reason)
 
     def completion(self, *, cut: Iterable[int] = ()) -> Json:
@@ -293,7 +233,7 @@ class Assembly:
     def _choice(self, index: object) -> Choice:
         index = 0 if index is None else index
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < _MAX_CHOICES:
-            raise BackendProtocol("a choice's index is out of range", hint=_HINT)
+            raise BackendProtocol("a choice's index is out of range", hint=HINT)
         return self.choices.setdefault(index, Choice(index))
 
     @staticmethod
@@ -304,36 +244,3 @@ class Assembly:
             whole["logprobs"] = {name: choice.logprobs.get(name) for name in ("content", "refusal")}
         whole["finish_reason"] = "content_filter" if stopped else choice.finish
         return whole
-
-
-def safe_id(given: str) -> str:
-    """A call's id as the server gave it, or one of ours where it is none: models write some of them, as any text."""
-    return given if _ID.fullmatch(given) else f"call_{secrets.token_hex(12)}"
-
-
-def _numbers(usage: Mapping[str, object]) -> Json:
-    """The counts of a usage, with those of its tables; a text has no place among them."""
-    kept: Json = {k: v for k, v in usage.items() if v is None or isinstance(v, int | float)}
-    return kept | {k: _numbers(v) for k, v in usage.items() if isinstance(v, dict)}
-
-
-def _object(value: object, what: str) -> Json:
-    if not isinstance(value, dict):
-        raise BackendProtocol(f"{what} is not a JSON object", hint=_HINT)
-    return value
-
-
-def _list(value: object, what: str) -> list[object]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise BackendProtocol(f"{what} is not a JSON list", hint=_HINT)
-    return value
-
-
-def _str(value: object, what: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise BackendProtocol(f"{what} is not a string", hint=_HINT)
-    return value

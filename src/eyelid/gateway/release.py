@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import DetectorError
 from ..types import Label, Verdict
-from .assembly import REASONING, TEXTS, Call, Choice, Json
+from .assembly import REASONING, TEXTS, Choice
+from .pieces import Call, Json
 from .streaming import call_deltas, deltas, legacy_deltas
 
 #: `clear(choice, written)`: a verdict on all that this choice has written so far (composed as `Response.written`).

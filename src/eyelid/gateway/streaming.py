@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import Any
 
 from ..errors import BackendUnavailable
-from .assembly import TEXTS, Assembly, Json
+from .assembly import TEXTS, Assembly
+from .pieces import Json
 from .sse import DONE, PING, event
 
 Finish = Callable[[Json], Awaitable[Json]]

@@ -15,7 +15,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, TypeVar
 
 from ..errors import BackendProtocol
-from .assembly import Assembly, Choice, Json
+from .assembly import Assembly, Choice
+from .pieces import Json
 from .release import Clear, Released, Window
 from .sse import DONE, PING, event
 from .streaming import ErrorPayload, chunk, chunk_head, close, extensions, joined, last, pings, result, stop

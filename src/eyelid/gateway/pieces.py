@@ -1,0 +1,106 @@
+"""What the chunks of a stream bring: texts and calls that grow, and JSON values that may be anything."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import BackendProtocol
+
+Json = dict[str, object]
+
+#: What an id, or a name that nobody looks for harm in, may look like.
+ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+HINT = "is this an OpenAI-compatible server?"
+
+
+class Text:
+    """A text that arrives in pieces. Halves of a character in two pieces become one character."""
+
+    __slots__ = ("_half", "_pieces", "length")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._half = ""
+        self.length = 0  # characters that are complete
+
+    def add(self, piece: str) -> None:
+        if not piece:
+            return
+        if self._half or not piece.isascii():
+            piece, self._half = self._half + piece, ""
+            if "\ud800" <= piece[-1] <= "\udbff":
+                piece, self._half = piece[:-1], piece[-1]
+            piece = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self._pieces.append(piece)
+        self.length += len(piece)
+
+    def close(self) -> None:
+        """Half a character whose other half never came becomes U+FFFD."""
+        if self._half:
+            self._half = ""
+            self._pieces.append("\ufffd")
+            self.length += 1
+
+    def __str__(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+
+@dataclass(slots=True)
+class Call:
+    """A tool call. `kind` is `function` or `custom`; `told`: its id has left, and stays what it is."""
+
+    id: str
+    kind: str = "function"
+    told: bool = False
+    name: Text = field(default_factory=Text)
+    arguments: Text = field(default_factory=Text)
+
+    @property
+    def length(self) -> int:
+        return self.name.length + self.arguments.length
+
+    def to_json(self, end: int | None = None) -> Json:
+        """As it stands in a message; with `end`, only so many characters of the arguments."""
+        return {"id": self.id, "type": self.kind, self.kind: self.inner(end)}
+
+    def inner(self, end: int | None = None) -> Json:
+        arguments = "arguments" if self.kind == "function" else "input"
+        return {"name": str(self.name), arguments: str(self.arguments)[:end]}
+
+
+def safe_id(given: str) -> str:
+    """A call's id as the server gave it, or one of ours where it is none: models write some of them, as any text."""
+    return given if ID.fullmatch(given) else f"call_{secrets.token_hex(12)}"
+
+
+def numbers(usage: Mapping[str, object]) -> Json:
+    """The counts of a usage, with those of its tables; a text has no place among them."""
+    kept: Json = {k: v for k, v in usage.items() if v is None or isinstance(v, int | float)}
+    return kept | {k: numbers(v) for k, v in usage.items() if isinstance(v, dict)}
+
+
+def as_object(value: object, what: str) -> Json:
+    if not isinstance(value, dict):
+        raise BackendProtocol(f"{what} is not a JSON object", hint=HINT)
+    return value
+
+
+def as_list(value: object, what: str) -> list[object]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BackendProtocol(f"{what} is not a JSON list", hint=HINT)
+    return value
+
+
+def as_str(value: object, what: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BackendProtocol(f"{what} is not a string", hint=HINT)
+    return value
