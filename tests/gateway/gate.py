@@ -315,7 +315,7 @@ async def gate(conf: config.Config, reread: Callable[[], config.Config] | None =
         waiting.cancel()
         task.result()
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             yield Gate(url, app.state.gateway, kept, server, session)
     finally:
