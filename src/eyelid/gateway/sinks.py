@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..config import Config
+from . import otel
 from .audit.writer import Writer
 from .logs import AccessLog
 from .metrics import Metrics
@@ -44,7 +45,10 @@ class Sinks:
 
     @classmethod
     def of(cls, config: Config) -> Sinks:
-        """The audit where it is switched on, metrics, and the access log. Raises ConfigError for a bad database."""
+        """Metrics, the access log, the audit where it is switched on, and traces where the environment asks for them.
+
+        Raises MissingDependency for a database or traces whose extra is not installed.
+        """
         names = Names()
         metrics = Metrics(names)
         found: list[Sink] = [metrics, AccessLog(names)]
@@ -52,6 +56,8 @@ class Sinks:
             writer = Writer(config.serve.audit)
             metrics.watch_audit(writer)
             found.append(writer)
+        if (spans := otel.from_environment(names)) is not None:
+            found.append(spans)
         return cls(tuple(found), names)
 
     def watch(self, gateway: Gateway) -> None:
