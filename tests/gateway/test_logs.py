@@ -112,12 +112,14 @@ def test_no_secret_image_or_text_whatever_field_it_is_in(lines: Lines, out: io.S
 def test_a_line_stays_a_line(lines: Lines, out: io.StringIO) -> None:
     log = logging.getLogger("eyelid.anything")
     log.warning("two\nlines \x1b[31m and a \u2028 break, %s", "half \ud83d")
+    log.warning("connecting to https://user:swordfish@host/v1 failed")
     log.warning("x" * 10**6)
     log.debug("not asked for")
-    first, second = said(lines, out)
+    first, address, second = said(lines, out)
     assert first["message"].startswith("two\nlines")
+    assert address["message"] == "connecting to https://host/v1 failed"
     assert len(second["message"]) == logs.MAX_MESSAGE
-    assert out.getvalue().count("\n") == 2
+    assert out.getvalue().count("\n") == 3
     assert out.getvalue().isascii()
     slip = logging.LogRecord("a", logging.INFO, "f", 1, "%d", ("no number",), None)
     assert json.loads(logs.Formatter().format(slip))["message"] == "%d"

@@ -208,3 +208,19 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "otel" in caught.value.hint
     assert "OTEL_SDK_DISABLED=true" in caught.value.hint
     assert "opentelemetry" in sys.modules
+
+
+async def test_a_collector_that_is_away_does_not_keep_the_gateway_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otel, "PATIENCE", 0.05)
+    go = threading.Event()
+
+    class Retrying(SimpleSpanProcessor):
+        def shutdown(self) -> None:
+            assert go.wait(30)
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Retrying(InMemorySpanExporter()))
+    sink = Spans(provider, ALIASES)
+    sink.put(record())
+    await asyncio.wait_for(sink.aclose(), 20)
+    go.set()

@@ -18,10 +18,10 @@ import traceback
 from collections.abc import Collection
 from typing import Any, TextIO
 
-from .record import Record, named
+from .record import Record, named, without_credentials
 
-#: Whose lines are written: ours and the server's. Their own handlers are taken away.
-LOGGERS = ("eyelid", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+#: Whose lines are written: ours, the exporter's and the server's. Their own handlers are taken away.
+LOGGERS = ("eyelid", "opentelemetry", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 MAX_LINES = 10_000
 #: A message that somebody built from something huge.
 MAX_MESSAGE = 2000
@@ -59,7 +59,7 @@ class Lines:
         self._listener = _Listener(waiting, target)
         self._before = [(log, log.handlers, log.propagate, log.level) for log in map(logging.getLogger, LOGGERS)]
         for log, *_ in self._before:
-            child = log.name != "eyelid" and log.name != "uvicorn"
+            child = "." in log.name
             log.handlers, log.propagate = [] if child else [self._handler], child
             log.setLevel(logging.NOTSET if child else level)
         self._listener.start()
@@ -175,6 +175,6 @@ def _message(record: logging.LogRecord) -> str:
         client, method, path, _, status = args  # people put keys into query strings
         return f"{client} {method} {str(path).partition('?')[0]} {status}"[:MAX_MESSAGE]
     try:
-        return record.getMessage()[:MAX_MESSAGE]
+        return (without_credentials(record.getMessage()) or "")[:MAX_MESSAGE]
     except (TypeError, ValueError):  # arguments that do not fit: somebody else's slip
         return str(record.msg)[:MAX_MESSAGE]

@@ -28,6 +28,8 @@ log = logging.getLogger("eyelid.otel")
 
 #: Records that wait for the thread; further ones get no span.
 MAX_WAITING = 2048
+#: How long, in seconds, the last spans may take.
+PATIENCE = 3.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 #: Steps that ask a generating model; the others ask a classifier.
 _CHATS = {"answer", "judge", "caption", "safe_answer", "detoxify"}
@@ -52,7 +54,7 @@ def from_environment(aliases: Collection[str]) -> Spans | None:
     named_by_operator = "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if os.environ.get("OTEL_SERVICE_NAME") or named_by_operator:
         del about["service.name"]
-    provider = TracerProvider(resource=Resource.create(about))
+    provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Spans(provider, aliases)
 
@@ -82,7 +84,10 @@ class Spans:
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
-            self._provider.shutdown()
+            # The exporter retries for long where the collector is away; nobody should wait for that.
+            last = threading.Thread(target=self._provider.shutdown, name="eyelid spans' end", daemon=True)
+            last.start()
+            last.join(PATIENCE)
             if self.dropped:
                 log.warning("%d requests got no span: more came than could be taken", self.dropped)
 

@@ -52,12 +52,12 @@ class Sinks:
         names = Names()
         metrics = Metrics(names)
         found: list[Sink] = [metrics, AccessLog(names)]
+        if (spans := otel.from_environment(names)) is not None:
+            found.append(spans)
         if config.serve.audit.enabled:
             writer = Writer(config.serve.audit)
             metrics.watch_audit(writer)
-            found.append(writer)
-        if (spans := otel.from_environment(names)) is not None:
-            found.append(spans)
+            found.append(writer)  # the last: sinks are closed from the end, and the audit must not wait for a collector
         return cls(tuple(found), names)
 
     def watch(self, gateway: Gateway) -> None:
