@@ -472,3 +472,16 @@ async def test_put_does_no_more_than_queue(place: Path, tmp_path: Path, monkeypa
     go.set()
     await writer.aclose()
     assert len(await read(place)) == 2000
+
+
+async def test_two_writers_share_one_file(place: Path, tmp_path: Path) -> None:
+    """As two processes of one machine do: each waits for the other's transaction, none loses anything."""
+    writers = [Writer(config(place, tmp_path / "spill")) for _ in range(2)]
+    await asyncio.gather(*(w.start() for w in writers))
+    for i in range(400):
+        for n, writer in enumerate(writers):
+            writer.put(record(f"r-{n}-{i}"))
+        await asyncio.sleep(0.0005)
+    await asyncio.gather(*(w.aclose() for w in writers))
+    assert len(await read(place)) == 800
+    assert [dict(w.stats.lost) for w in writers] == [{}, {}]
