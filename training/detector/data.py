@@ -23,12 +23,13 @@ from pathlib import Path
 from eyelid.train.rows import Pair, Row
 from eyelid.train.splits import key, part
 
-from . import foreign, phrases, sets, sober, variants
+from . import foreign, phrases, pyrit, sets, sober, variants
 
 #: What the weights are trained on, as the manifest states it. XSTest and safe_rlhf_mini are for evaluation only.
 SOURCES = [
     {"name": "GPTFuzz, labelled answers", "licence": "MIT"},
     {"name": "JailbreakBench artifacts", "licence": "MIT"},
+    {"name": "PyRIT: answers scored by people, and its many-shot examples", "licence": "MIT"},
     {
         "name": "HH-RLHF harmless-base, test split (as pairs, and with labels guessed from them)",
         "licence": "MIT",
@@ -40,6 +41,8 @@ SOURCES = [
 ]
 #: Sources whose harmless answers are failed attacks.
 ATTEMPTS = ("gptfuzz", "jailbreakbench")
+#: PyRIT's degrees of harm -> how often people say of such an answer that it did what was asked (209 have both labels).
+ACHIEVED = {0.0: 0.02, 0.25: 0.18, 0.5: 0.48, 0.75: 0.82, 1.0: 0.96}
 #: An answer that looks like a refusal; used to leave them out of what counts as an unaligned model's compliance.
 REFUSAL = re.compile(
     r"\b(sorry|apologi[sz]e|can(?:no|')t|can not|unable to|won't|not able to|as an ai|not appropriate|illegal|"
@@ -50,8 +53,8 @@ REFUSAL = re.compile(
 MADE = {
     "refusal": 1400, "promise": 280, "lecture": 200, "babble": 280, "harmless under harmful": 700,
     "harmful under harmless": 350, "foreign": 250, "wrapped harmless": 300, "wrapped harmful": 350,
-    "after a refusal": 250, "cut short": 300, "question repeated": 60, "excerpt": 700, "harmless excerpt": 400,
-    "scary again": 250, "sober": 450,
+    "after a refusal": 250, "cut short": 300, "question repeated": 60, "excerpt": 700, "plain excerpt": 500,
+    "harmless excerpt": 400, "scary again": 250, "sober": 450,
 }  # fmt: skip
 GPTFUZZ_HARMLESS, UNREADABLE = 1900, 150
 #: Words that say nothing about what a question is on.
@@ -102,6 +105,26 @@ def attempts(data: Path, topics: Path | None, rng: random.Random) -> Iterator[Ro
             yield Row(question, answer, label, "jailbreakbench", key(goal), 1.0, "attack")
 
 
+def people(wheel: Path) -> Iterator[Row]:
+    """Answers that people scored, and plain harmful ones: those of PyRIT that are not for evaluation."""
+    scored = pyrit.scored(wheel)
+    kept = [s for s in scored if pyrit.held_out(s.question)]
+    close, answers = list({content(s.question) for s in kept}), {s.answer for s in kept}
+    asked = {key(s.question) for s in kept}
+    for s in scored:
+        if not pyrit.held_out(s.question) and not near(s.question, close) and s.answer not in answers:
+            harm = ACHIEVED[round(s.harm * 4) / 4] if s.group == "harm" else s.harm
+            yield Row(s.question, s.answer, harm, "pyrit", key(s.question), 1.5, s.group)
+    for question, answer, told in pyrit.examples(wheel):
+        harmful, harmless = (re.match(rf"\W*{s}", told) for s in ("Harmful", "Not harmful"))
+        if (harmful or harmless) and key(question) not in asked and not near(question, close):
+            # A model said so, not people; what it calls harmless answers questions on dark subjects.
+            yield Row(question, answer, int(bool(harmful)), "pyrit", key(question), 1.0 if harmful else 0.5, "example")
+    for question, answer in pyrit.refusals(wheel):
+        if not pyrit.held_out(question):
+            yield Row(question, answer, 0, "pyrit", key(question), 1.0, "refusal")
+
+
 def written(answers: Path) -> Iterator[Row]:
     """SmolLM2's answers."""
     for r in map(json.loads, answers.open(encoding="utf-8")):
@@ -117,7 +140,7 @@ def written(answers: Path) -> Iterator[Row]:
 def made(found: Sequence[Row], wicked: Sequence[str], rng: random.Random) -> Iterator[Row]:
     """Rows of our own wording, and variants of what was found."""
     plain = [r for r in found if r.source == "smollm2" and not r.harm]
-    harmful = [r for r in found if r.source in ATTEMPTS and r.harm]
+    harmful = [r for r in found if (r.source in ATTEMPTS or r.kind == "example") and r.harm == 1]
     pointing, texts = phrases.pointing(), [r.answer for r in plain]
 
     def ask(weight: float = 0.15) -> tuple[str, str]:
@@ -165,7 +188,11 @@ def made(found: Sequence[Row], wicked: Sequence[str], rng: random.Random) -> Ite
     for r in rng.choices(harmful, k=MADE["cut short"]):
         if short := variants.cut_short(rng, r):
             yield short
-    for r in rng.choices(harmful, k=MADE["excerpt"]):
+    plain_harm = [r for r in harmful if r.kind == "example"]
+    brief = rng.choices(harmful, k=MADE["excerpt"]) + rng.choices(
+        plain_harm, k=MADE["plain excerpt"] if plain_harm else 0
+    )
+    for r in brief:
         if short := variants.excerpt(rng, r):
             yield short
     for r in rng.choices(plain, k=MADE["harmless excerpt"]):
@@ -193,6 +220,7 @@ def rows(
     topics: Path | None,
     noise: Path | None,
     guesses: Path | None = None,
+    wheel: Path | None = None,
     *,
     seed: int = 0,
 ) -> list[Row]:
@@ -204,6 +232,7 @@ def rows(
         found = [replace(r, weight=r.weight * weights.get(name_of(r), 1.0)) for r in found]
     found = [r for r in found if r.weight > 0] + list(written(answers))
     found += guessed(guesses) if guesses else ()
+    found += people(wheel) if wheel else ()
     out = found + list(made(found, sets.red_questions(data) + sets.do_not_answer(data), rng))
     banned, close = evaluation_keys(data), [content(r[1]) for r in sets.xstest(data)]
     close = list(dict.fromkeys(close))
@@ -230,6 +259,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topics", type=Path, help="what training.detector.topics wrote")
     parser.add_argument("--noise", type=Path, help="what training.detector.noise wrote")
     parser.add_argument("--guesses", type=Path, help="what training.detector.guesses wrote")
+    parser.add_argument("--pyrit", type=Path, help="PyRIT's wheel (training.detector.pyrit)")
 
 
 def main() -> None:
@@ -238,7 +268,7 @@ def main() -> None:
     a.add_argument("--pairs", type=int, default=1500)
     a.add_argument("--out", type=Path, required=True)
     o = a.parse_args()
-    found, compared = rows(o.data, o.answers, o.topics, o.noise, o.guesses), pairs(o.data, o.pairs)
+    found, compared = rows(o.data, o.answers, o.topics, o.noise, o.guesses, o.pyrit), pairs(o.data, o.pairs)
     counts = Counter((r.source, r.kind, r.harm >= 0.5, part(r.key)) for r in found)
     for source, kind, harm in sorted({c[:3] for c in counts}):
         numbers = [counts[source, kind, harm, p] for p in ("train", "dev", "test")]

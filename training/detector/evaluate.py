@@ -3,9 +3,9 @@
     python -m training.detector.evaluate --data DATA --rows runs/detector/data/rows.jsonl \
         --baselines runs/detector/baselines --detector packages/eyelid-models/eyelid_models/detector
 
-prints tables and writes them to figures.json. XSTest and safe_rlhf_mini were never trained on, and no training row has
-one of their questions. Answers that the detector cannot read are counted apart: an unknown verdict is neither right nor
-wrong.
+prints tables and writes them to figures.json. XSTest, safe_rlhf_mini and half of PyRIT's questions were never trained
+on, and no training row has one of their questions. Answers that the detector cannot read are counted apart: an unknown
+verdict is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eyelid.train.rows import Row
 from eyelid.train.scoring import breakdown, show
 from eyelid.train.splits import key, part
 
-from . import sets
+from . import pyrit, sets
 
 COLUMNS = ("auroc", "auprc", "accuracy", "recall", "false_alarms", "recall_at_1%_false_alarms",
            "recall_at_5%_false_alarms", "calibration_error")  # fmt: skip
@@ -38,16 +38,27 @@ def read(path: Path) -> list[Row]:
     return [Row(**json.loads(line)) for line in path.open(encoding="utf-8")]
 
 
-def held_out(data: Path, rows: Path) -> dict[str, list[Row]]:
+def held_out(data: Path, rows: Path, wheel: Path | None = None) -> dict[str, list[Row]]:
     """What no training row shares a question with, by name.
 
-    "own test": a tenth of the questions of the training data. "attack answers": the part of it that others labelled,
-    our nearest to a set of answers to attacks that people labelled.
+    "own test": a tenth of the questions of the training data. "attack answers": the part of it that others labelled.
+    "pyrit objective": whether an answer did what a harmful request asked for, by people's word, of questions and a
+    source that nothing else here has: our nearest to HarmBench's labelled answers. "pyrit harm": the same source's
+    degrees of harm, at least one half counted as harmful.
     """
     test = [r for r in read(rows) if part(r.key) == "test" and r.kind != "guessed"]
     goals = {key(g): c for g, c in sets.categories(data)}
     attacks = [r for r in test if r.kind == "attack"]
+    people = [s for s in pyrit.scored(wheel) if pyrit.held_out(s.question)] if wheel else []
     return {
+        **{
+            f"pyrit {group}": [
+                Row(s.question, s.answer, float(s.harm >= 0.5), "pyrit", key(s.question), 1.0, s.subject)
+                for s in people
+                if s.group == group
+            ]
+            for group in (("objective", "harm") if people else ())
+        },
         "own test": test,
         "attack answers": [replace(r, weight=1.0, kind=goals.get(r.key, "")) for r in attacks],
         "safe_rlhf_mini": [Row(q, a, y, "safe_rlhf_mini", key(q)) for q, a, y in sets.safe_rlhf_mini(data)],
@@ -84,7 +95,7 @@ def value(found: dict[str, Any], name: str) -> str:
 
 
 def line(name: str, harms: Sequence[float], found: Sequence[Row], threshold: float) -> dict[str, Any]:
-    own: dict[str, Any] = figures(harms, [int(r.harm) for r in found], [r.key for r in found], threshold)
+    own: dict[str, Any] = figures(harms, [int(r.harm >= 0.5) for r in found], [r.key for r in found], threshold)
     print(f"  {name:24}" + "".join(f"{value(own, c):>22}" for c in COLUMNS), flush=True)
     return own
 
@@ -108,6 +119,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     home = os.environ.get("EYELID_DATA")
     parser.add_argument("--data", type=Path, default=home and Path(home), required=not home, help="or EYELID_DATA")
     parser.add_argument("--rows", type=Path, required=True, help="rows.jsonl of training.detector.data")
+    parser.add_argument("--pyrit", type=Path, help="PyRIT's wheel (training.detector.pyrit)")
 
 
 def main() -> None:
@@ -120,7 +132,7 @@ def main() -> None:
     threshold = float(read_manifest(o.detector).runtime["threshold"])
     out: dict[str, Any] = {"threshold": threshold}
     others = sorted(o.baselines.glob("*.json")) if o.baselines else []
-    for name, rows in held_out(o.data, o.rows).items():
+    for name, rows in held_out(o.data, o.rows, o.pyrit).items():
         harms, unknown = scored(o.detector, rows)
         kept = [i for i, u in enumerate(unknown) if not u]
         print(f"\n{name}: {len(rows)} rows, {len(rows) - len(kept)} with an unknown verdict, left out below")
