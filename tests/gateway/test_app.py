@@ -193,6 +193,15 @@ async def test_what_cannot_be_scanned_does_not_leave(unread: Json) -> None:
     assert answer.status in (200, 502)
 
 
+@pytest.mark.parametrize("alias", ["plain", "ecso", "window"])
+async def test_half_a_character_breaks_nothing(alias: str) -> None:
+    async with both(lambda _: completion("half \ud800 done")) as (gate, _):
+        whole, stream = await gate.ask(model=alias), await gate.ask(model=alias, stream=True)
+    assert whole.status == 200
+    assert whole.text.endswith("done")
+    assert stream.streamed.strip().endswith("done")
+
+
 async def test_log_probabilities_are_only_of_judged_text_and_without_alternatives() -> None:
     tokens = [{"token": t, "logprob": -0.1, "bytes": None, "top_logprobs": [{"token": HARM, "logprob": -2.0}]} for t in
               ("fine", " so")]  # fmt: skip

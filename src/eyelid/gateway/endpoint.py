@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import secrets
@@ -174,20 +175,20 @@ class _Reply:
         self.begun = self.ended = False
 
     async def json(self, answer: object) -> None:
-        await self._whole(self._call.status, msgspec.json.encode(answer))
+        await self._whole(self._call.status, _encoded(answer))
 
     async def error(self, body: dict[str, object]) -> None:
         if not self.begun:
-            await self._whole(self._call.status, msgspec.json.encode(body))
+            await self._whole(self._call.status, _encoded(body))
         elif not self.ended:  # a stream that broke where nobody expected it: end it, so that it is not taken for whole
-            await self._piece(b"data: " + msgspec.json.encode(body) + b"\n\n", last=True)
+            await self._piece(b"data: " + _encoded(body) + b"\n\n", last=True)
 
     async def stream(self, blocks: AsyncIterator[bytes]) -> None:
         """The head leaves with the first piece: what fails before is an HTTP status, not an event."""
         async with contextlib.aclosing(blocks) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 if not self.begun and (problem := self._call.problem) is not None:
-                    await self._whole(problem.status, msgspec.json.encode(errors.body(problem)))
+                    await self._whole(problem.status, _encoded(errors.body(problem)))
                     return
                 if not self.begun:
                     await self._head(200, b"text/event-stream; charset=utf-8", None)
@@ -213,6 +214,13 @@ class _Reply:
     async def _piece(self, body: bytes, *, last: bool = False) -> None:
         self.ended = self.ended or last
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def _encoded(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (UnicodeEncodeError, msgspec.MsgspecError, TypeError):  # half a character: only escapes can write that
+        return json.dumps(value, allow_nan=False).encode("ascii")
 
 
 async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
