@@ -72,6 +72,12 @@ class Sight:
         await expect(self.page.locator(".panel").first).to_be_visible()
         await expect(self.page.locator(".panel[data-state=running]")).to_have_count(0, timeout=60_000)
 
+    async def unfold(self) -> None:
+        """Opens everything that is folded away."""
+        folded = self.page.locator("details:not([open]) > summary:visible")
+        while await folded.count():
+            await folded.first.click()
+
     async def overflows(self) -> bool:
         """Whether the page can be scrolled sideways."""
         return bool(await self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))

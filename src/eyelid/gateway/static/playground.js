@@ -78,14 +78,14 @@ function defenses(keep) {
     ...variants.map((v, at) => {
       const id = `defense-${at}`;
       const on = before.size ? before.has(`${v.alias} ${v.defense}`) : first.has(v);
-      const box = el("input", { type: "checkbox", id, value: at, checked: on, "aria-describedby": `${id}-about` });
+      const box = el("input", { type: "checkbox", id, value: at, checked: on, "aria-labelledby": `${id}-name`, "aria-describedby": `${id}-about` });
       box.variant = v;
       box.addEventListener("change", () => box.setCustomValidity(""));
       return el(
         "label",
         { class: "defense", for: id },
         box,
-        el("span", { class: "defense-name", text: twice.has(v.defense) ? `${v.defense} (${v.alias})` : v.defense }),
+        el("span", { class: "defense-name", id: `${id}-name`, text: twice.has(v.defense) ? `${v.defense} (${v.alias})` : v.defense }),
         el("span", { class: "defense-about", id: `${id}-about`, text: v.about }),
       );
     }),
