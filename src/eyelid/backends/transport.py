@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 HINT_URL = "check the base URL: mostly it ends in /v1"
 _ERROR_BODY = 64 * 1024  # bytes of an error's body that are read
+_IN_ONE_GO = 512 * 1024  # bytes
 
 
 class _Failed(Exception):
@@ -115,7 +116,8 @@ class Transport:
         with self._translated():
             response = await client.post(
                 self._url,
-                data=io.BytesIO(body),
+                # Small bodies as they are, the cheapest way; of large ones, sent in one go, aiohttp warns.
+                data=body if len(body) < _IN_ONE_GO else io.BytesIO(body),
                 headers=self._headers,
                 allow_redirects=False,
                 raise_for_status=False,

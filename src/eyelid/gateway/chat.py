@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from ..guard import Guard
 from ..protocols import Detector, Exchange, StepLog
@@ -263,9 +263,11 @@ class Answering:
         yield {"object": "chat.completion.chunk", "choices": [choice]}
 
 
-async def _all(work: Sequence[object]) -> list[_Judged]:
+async def _all(work: Sequence[Coroutine[Any, Any, _Judged]]) -> list[_Judged]:
     """All results; where one fails, the others are cancelled and over before it is raised."""
-    tasks = [asyncio.ensure_future(w) for w in work]  # type: ignore[call-overload]
+    if len(work) == 1:
+        return [await work[0]]
+    tasks = [asyncio.ensure_future(w) for w in work]
     try:
         return list(await asyncio.gather(*tasks))
     except BaseException:

@@ -233,10 +233,10 @@ async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
             return task.result()
         raise ClientGone
     finally:
-        for waiting in (task, watch):
-            if not waiting.done():
-                waiting.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+        watch.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _gone(receive: Receive) -> None:

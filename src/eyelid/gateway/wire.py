@@ -272,9 +272,9 @@ def _check(chat: Chat, limits: LimitsConfig) -> None:
     o = chat.options
     if not o.model:
         raise BadRequest("the body names no model", param="model", code="missing_required_parameter")
-    for name, way in REFUSED.items():
+    for name in REFUSED.keys() & chat.fields.keys():
         if chat.present(name):
-            raise BadRequest(f"{name} is not taken", param=name, code="unsupported_field", hint=way)
+            raise BadRequest(f"{name} is not taken", param=name, code="unsupported_field", hint=REFUSED[name])
     if o.modalities and set(o.modalities) != {"text"}:
         hint = 'modalities: ["text"]'
         raise BadRequest("only text can be checked", param="modalities", code="unsupported_field", hint=hint)
