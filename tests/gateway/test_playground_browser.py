@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
+from eyelid import models
 
 from .gate import CAPTION, HARM, SAFE, Json, said
 from .pages import KEYS, Sight, looking, served
@@ -551,3 +556,43 @@ async def test_axe_finds_no_barrier(tmp_path: Path, scheme: str) -> None:
         await page.locator("#rows a").nth(4).click()
         await expect(page.locator("#one-view .panel")).to_be_visible()
         await check(sight, "one request")
+
+
+async def test_the_embedded_model_behind_eyelid_serve(tmp_path: Path) -> None:
+    """As a newcomer meets it: `eyelid serve`, the page, the first example, every default."""
+    if not models.has("tiny"):
+        pytest.skip("the embedded model is not installed")
+    env = os.environ | {"XDG_STATE_HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = (sys.executable, "-m", "eyelid", "serve", "--port", "0")
+    server = await asyncio.create_subprocess_exec(
+        *command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert server.stdout is not None
+    try:
+        async with asyncio.timeout(120):
+            base = (await server.stdout.readline()).decode().split()[-1]
+        async with opened(base) as sight:
+            page = sight.page
+            await page.get_by_role("button", name="Tea, as a page").click()
+            await expect(page.locator("#images img")).to_be_visible()
+            await page.locator(".more summary").click()
+            await page.get_by_label("Tokens at most").fill("48")
+            await page.get_by_role("button", name="Ask").click()
+            await expect(page.locator(".panel")).to_have_count(3)
+            await expect(page.locator(".panel[data-state=running]")).to_have_count(0, timeout=180_000)
+            await expect(page.locator(".panel[data-state=done]")).to_have_count(3)
+            for one in await page.locator(".panel").all():
+                assert (await one.locator("> .text").text_content() or "").strip()
+                bare = await one.locator("h3").text_content() == "none"
+                expected = {"not_guarded"} if bare else {"passed", "repaired", "refused"}
+                assert await one.get_attribute("data-action") in expected
+                await expect(one.locator(".step").first).to_contain_text("seeing 1 image")
+            await expect(panel(sight, "tiny-ecso").locator(".step .verdict").first).to_be_visible()
+            if shots := os.environ.get("EYELID_SCREENSHOTS"):
+                await page.screenshot(path=f"{shots}/embedded.png", full_page=True)
+            await page.goto(f"{base}/audit")
+            await expect(page.locator("#rows tr")).to_have_count(3)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.terminate()
+        await asyncio.wait_for(server.communicate(), 30)

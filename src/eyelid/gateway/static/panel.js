@@ -97,7 +97,7 @@ export class Panel {
 
   _wait(elapsed, silent) {
     const quiet = silent > 3000 * this.ping ? ` The gateway has been silent for ${number(silent / 1000)} s.` : "";
-    this.status.textContent = `${WAITING[this.variant.stream_mode] ?? WAITING.buffer} ${number(elapsed / 1000)} s.${quiet}`;
+    this.status.textContent = `${WAITING[this.variant.stream_mode] ?? WAITING.buffer} ${number(elapsed / 1000)}\u00a0s.${quiet}`;
   }
 
   _take(event, elapsed) {

@@ -28,8 +28,8 @@ export const harm = (value) => (value === null || value === undefined ? "unknown
 export function duration(milliseconds) {
   if (milliseconds === null || milliseconds === undefined) return "–";
   if (milliseconds < 0.05) return "under 0.1 ms";
-  if (milliseconds < 10) return `${number(milliseconds, 1)} ms`;
-  return milliseconds < 1000 ? `${number(milliseconds)} ms` : `${number(milliseconds / 1000, 1)} s`;
+  if (milliseconds < 10) return `${number(milliseconds, 1)}\u00a0ms`;
+  return milliseconds < 1000 ? `${number(milliseconds)}\u00a0ms` : `${number(milliseconds / 1000, 1)}\u00a0s`;
 }
 
 export function bytes(count) {
