@@ -92,6 +92,27 @@ async def test_a_broken_guard_is_neither_a_refusal_nor_an_answer() -> None:
     assert (record.outcome, record.error) == ("guard_error", "guard_failed")
 
 
+async def test_a_guard_that_is_told_to_raise_is_an_error_of_the_guard_and_not_of_the_upstream() -> None:
+    serve = 'aliases: {a: {model: "openai:URL#m", defense: {name: ecso, failure: raise}}}'
+    async with both("fine", serve) as (gate, model):
+        model.judge = lambda body: completion("no", object="error", message="out of order")
+        whole, stream = await gate.ask(model="a"), await gate.ask(model="a", stream=True)
+        record = await gate.recorded()
+    for got in (whole, stream):
+        assert (got.status, got.error["code"], got.error["type"]) == (500, "guard_failed", "guard_error")
+        assert b"fine" not in got.body
+    assert record.outcome == "guard_error"
+
+
+async def test_pages_of_other_sites_ask_only_with_a_key() -> None:
+    async with both() as (gate, model):
+        other = await gate.ask(headers={"sec-fetch-site": "cross-site"})
+        own = await gate.ask(headers={"sec-fetch-site": "same-origin"})
+    assert (other.status, other.error["code"]) == (403, "cross_site")
+    assert own.status == 200
+    assert len(model.asked) == 1
+
+
 async def test_an_unknown_verdict_is_no_harmless_one() -> None:
     async with both(UNSURE) as (gate, model):
         model.judge = lambda body: "perhaps" if UNSURE in said(body) else "no"

@@ -111,6 +111,8 @@ async def test_sigterm_lets_what_is_under_way_end_and_writes_everything(tmp_path
                 while (ready := await p.get("/readyz"))[0] == 200:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.01)
             assert ready == (503, {"status": "draining"})
+            async with aiohttp.ClientSession() as session, session.get(f"{p.url}/metrics") as r:
+                assert "eyelid_requests" in await r.text()
             await asyncio.sleep(0.4)
             assert p.process.returncode is None
             free.set()
