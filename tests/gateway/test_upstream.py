@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from eyelid.errors import BackendUnavailable
-from eyelid.gateway.upstream import Budget, BudgetedRetry
+from eyelid.gateway.budget import Budget, BudgetedRetry
 
 from .gate import Json, Model, Reply, both, completion, events, gate, message, settings
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
 
 from ..backends.openai_errors import cleaner, error_from_json, is_error
 from ..backends.openai_http import OpenAIHTTP
-from ..backends.retry import Retry
 from ..backends.transport import HINT_URL, Clean, Transport, loads
 from ..errors import BackendError, BackendProtocol
 from ..protocols import Backend
 from ..types import Chunk, Request, Response, TokenLogprob
 from . import sse, wire
+from .budget import Budget, BudgetedRetry
 from .errors import BadRequest
 from .settings import LimitsConfig, UpstreamConfig
 
@@ -57,45 +57,6 @@ class Upstream(Protocol):
     async def reachable(self, seconds: float) -> bool:
         """Whether it could answer now: one that is asked over a network may not be there."""
         ...
-
-
-@dataclass(slots=True)
-class Budget:
-    """A bucket of retries: every call puts `share` of one in, every retry takes one out; it never holds more than ten.
-
-    A server in trouble so gets at most that share of its calls twice.
-    """
-
-    share: float
-    tokens: float = 10.0
-
-    def call(self) -> None:
-        self.tokens = min(10.0, self.tokens + self.share)
-
-    def take(self) -> bool:
-        if self.tokens < 1 or self.share <= 0:
-            return False
-        self.tokens -= 1
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetedRetry(Retry):
-    """Asks again only where nothing can have been answered yet, and only as often as the budget allows."""
-
-    base_s: float = 0.25
-    cap_s: float = 4.0
-    longest_s: float = 10.0
-    budget: Budget = field(default_factory=lambda: Budget(0.2))
-
-    def wait(self, attempt: int, error: BackendError, wanted: bool | None, deadline: float) -> float | None:
-        if attempt == 1:
-            self.budget.call()
-        safe = error.unreachable or error.status in (429, 502, 503) or error.code == "broken_off"
-        if not safe or wanted is False:
-            return None
-        seconds = Retry.wait(self, attempt, error, True, deadline)
-        return seconds if seconds is not None and self.budget.take() else None
 
 
 def server_options(settings: UpstreamConfig) -> Json:
