@@ -92,7 +92,7 @@ async def test_several_defences_answer_side_by_side_with_their_steps(tmp_path: P
         await expect(steps.nth(3)).to_contain_text("11 tokens read, 7 written")
         await expect(steps.nth(4)).to_contain_text("harmless with harm 0.03")
         assert await ecso.get_by_role("meter").first.get_attribute("aria-valuenow") == "0.95"
-        await expect(ecso.locator(".facts")).to_contain_text("44 read, 28 written")
+        await expect(ecso.locator(".facts")).to_contain_text("55 read, 35 written")
         await expect(ecso.locator(".unchecked")).to_have_count(0)
         withheld = steps.nth(0).locator("details")
         assert await withheld.get_attribute("open") is None  # what was withheld is read only by who unfolds it

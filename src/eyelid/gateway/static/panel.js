@@ -144,8 +144,9 @@ export class Panel {
     else this._without();
   }
 
-  _account(choice) {
+  _account(given) {
     const { result } = this;
+    const choice = counted(given, result.usage);
     this.element.dataset.action = choice.action;
     this.badge.append(badge(choice.action));
     if (!result.text) this.text.append(el("em", { class: "muted", text: "The answer is empty." }));
@@ -209,6 +210,14 @@ export class Panel {
   }
 }
 
+/** The answer's own tokens stand in `usage`, those of the guard's calls in their steps. */
+function counted(choice, usage) {
+  if (!choice.steps || !usage) return choice;
+  const { prompt_tokens, completion_tokens } = usage;
+  const own = (s) => s.role === "answer" && s.prompt_tokens === null && !s.error;
+  return { ...choice, steps: choice.steps.map((s) => (own(s) ? { ...s, prompt_tokens, completion_tokens } : s)) };
+}
+
 function meaning(choice) {
   if (choice.defense === "blind" && choice.action === "repaired") return "The model answered from a description; it was never shown the image.";
   if (choice.action === "refused" && choice.refused_by === "upstream") return "The model's own server withheld the answer. Nobody found it harmless.";
@@ -223,9 +232,9 @@ function meaning(choice) {
 function facts(result, choice) {
   const items = [["Time", duration(result.milliseconds)]];
   if (choice.action !== "not_guarded" && result.overhead !== null) items.push(["Guard's share", duration(result.overhead)]);
-  const counted = (choice.steps ?? []).filter((s) => s.prompt_tokens !== null);
-  const sum = (name) => counted.reduce((total, s) => total + (s[name] ?? 0), 0);
-  if (counted.length) items.push(["Tokens", `${number(sum("prompt_tokens"))} read, ${number(sum("completion_tokens"))} written`]);
+  const known = (choice.steps ?? []).filter((s) => s.prompt_tokens !== null);
+  const sum = (name) => known.reduce((total, s) => total + (s[name] ?? 0), 0);
+  if (known.length) items.push(["Tokens", `${number(sum("prompt_tokens"))} read, ${number(sum("completion_tokens"))} written`]);
   else if (result.usage) items.push(["Tokens", `${number(result.usage.prompt_tokens)} read, ${number(result.usage.completion_tokens)} written`]);
   const id = result.id;
   return el(

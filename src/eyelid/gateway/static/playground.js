@@ -144,6 +144,7 @@ function ask() {
   byId("asked").textContent = `${model}${asked.images.length ? `, with ${asked.images.map((i) => i.name).join(", ")}` : ""}: ${question}`;
   byId("panels").replaceChildren(...panels.map((p) => p.element));
   byId("panels").dataset.count = panels.length;
+  show(byId("fair"), panels.length > 1);
   show(byId("results"), true);
   byId("status").textContent = `Asking ${chosen.map((v) => v.defense).join(", ")}.`;
   for (const panel of panels) panel.run();

@@ -16,7 +16,7 @@ export function unchecked(because) {
 /** A bar from 0 to 1, with the bound as a tick where there is one. An unknown verdict has an empty bar and says so. */
 export function meter(name, value, label, threshold = null) {
   const known = value !== null && value !== undefined;
-  const bound = threshold === null || threshold === undefined ? "" : `, harmful from ${harm(threshold)}`;
+  const bound = compared(label, threshold);
   const says = known ? `harm ${harm(value)}, ${label ?? "no verdict"}${bound}` : `${label ?? "no verdict"}`;
   const bar = el("div", {
     class: "bar",
@@ -93,8 +93,13 @@ function step(s, described, choice, delivered) {
 /** The probability behind a verdict, and what it was compared with. */
 function said(s) {
   if (s.harm === null || s.harm === undefined) return "";
-  const bound = s.threshold === null || s.threshold === undefined ? "" : s.label === "harmful" ? `, harmful from ${harm(s.threshold)}` : `, harmless below ${harm(s.threshold)}`;
-  return ` with harm ${harm(s.harm)}${bound}`;
+  return ` with harm ${harm(s.harm)}${compared(s.label, s.threshold)}`;
+}
+
+/** A cascade has two bounds, and a verdict names the one that decided. */
+function compared(label, threshold) {
+  if (threshold === null || threshold === undefined) return "";
+  return label === "harmful" ? `, harmful from ${harm(threshold)}` : `, harmless below ${harm(threshold)}`;
 }
 
 function sentence(s, described) {
