@@ -109,7 +109,7 @@ def kept_as_is(url: str, policy: ImagePolicy) -> ImagePart | None:
                 and max(width, height) <= policy.max_side
                 and not getattr(image, "is_animated", False)
                 and not _turned(image, data)
-                and (format_ != "JPEG" or data.count(b"\xff\xda") <= 16)  # scans of a progressive one: see eyelid.decode
+                and (format_ != "JPEG" or data.count(b"\xff\xda") <= 16)  # its scans: see eyelid.decode
             )
     except Exception:  # noqa: BLE001 - decoders of broken data raise nearly every type there is; the slow way tells
         return None
