@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -184,6 +186,16 @@ def test_plain_pictures_keep_their_bytes_and_no_others(data: bytes, kind: str, k
     if found is not None:
         assert found.data == data
         assert (found.width, found.height) == (8, 8)
+
+
+def test_a_png_may_hold_by_chance_what_begins_a_scan_in_a_jpeg() -> None:
+    data = picture()
+    end = data.rindex(b"IEND") - 4
+    body = b"raNd" + b"\xff\xda" * 500  # a chunk that no reader knows; compressed pixels hold anything too
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    assert kept_as_is(url(data[:end] + chunk + data[end:]), ImagePolicy()) is not None
+    jpeg = picture("JPEG")
+    assert kept_as_is(url(jpeg + b"\xff\xda" * 500, "image/jpeg"), ImagePolicy()) is None
 
 
 async def test_images_go_on_as_they_were_or_as_the_guard_sees_them() -> None:
