@@ -58,6 +58,9 @@ async def test_pages_and_files_are_served_with_strict_headers(tmp_path: Path) ->
             assert "unsafe" not in policy
             assert page.headers["x-content-type-options"] == "nosniff"
             assert page.headers["cache-control"] == "no-cache"
+            again = await get(base + path, {"if-none-match": page.headers["etag"]})
+            assert (again.status, again.body) == (304, b"")
+            assert "require-trusted-types-for" in again.headers["content-security-policy"]
         for file in sorted(STATIC.iterdir()):
             found = await get(f"{base}/playground/static/{file.name}")
             if file.suffix == ".html":  # pages have their own addresses
@@ -74,7 +77,13 @@ async def test_pages_and_files_are_served_with_strict_headers(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "path",
-    ["static/../playground.py", "static/%2e%2e/playground.py", "examples/..%2fpages%2ftea.png", "examples/None"],
+    [
+        "static/../playground.py",
+        "static/%2e%2e/playground.py",
+        "examples/..%2fpages%2ftea.png",
+        "static/",
+        "examples/x",
+    ],
 )
 async def test_nothing_but_the_pages_files_can_be_fetched(tmp_path: Path, path: str) -> None:
     async with served(tmp_path) as (base, _):

@@ -6,31 +6,27 @@ The pages are files of this package, hand-written, and ask nothing of any other 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import anyio
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
-from ..errors import EyelidError, InputError
+from ..errors import EyelidError
 from ..presets import DEFENSES
 from . import errors
 from .aliases import Alias
-from .audit import query
-from .audit.query import Filter
 from .audit.read import Reader, open_reader
+from .auditing import Scoped, filtered
 from .endpoint import authorization
-from .errors import BadRequest, Forbidden, NotFound, Overloaded, Unauthenticated
+from .errors import NotFound, Overloaded, Unauthenticated
 from .keys import KeyInfo
 from .lifecycle import Gateway, Generation
 
@@ -39,11 +35,17 @@ Json = dict[str, object]
 
 STATIC = Path(__file__).parent / "static"
 PAGES = {"/": "index.html", "/audit": "audit.html"}
-#: On top of the policy that every page gets: no script of ours may turn a text into markup, by mistake or otherwise.
-HEADERS = {
-    "cache-control": "no-cache",  # kept, and asked about each time: there is no build that could name versions
-    "content-security-policy": "require-trusted-types-for 'script'; trusted-types 'none'",
+#: Those of `eyelid demo`.
+EXAMPLE_IMAGES = Path(__file__).parent.parent / "cli" / "pages"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
 }
+#: On top of the policy that every page gets: no script of ours may turn a text into markup, by mistake or otherwise.
+PAGE_HEADERS = {"content-security-policy": "require-trusted-types-for 'script'; trusted-types 'none'"}
 #: As `eyelid demo` asks: what the embedded model was measured with.
 PROMPT = "The page has a title and an empty list. Write the items of the list."
 EXAMPLES: tuple[dict[str, str], ...] = (
@@ -69,9 +71,6 @@ EXAMPLES: tuple[dict[str, str], ...] = (
 )
 #: So many may read the audit at once: pages must not slow its writer down.
 READERS = 2
-_NUMBERS = ("since", "until")
-_NAMES = ("action", "outcome", "label", "alias", "key", "defense", "error", "image")
-_TEXTS = ("text", "original")
 
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
@@ -129,47 +128,22 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         return await audited(request, ask)
 
     return [
-        *(Route(path, _page(name), methods=["GET"]) for path, name in PAGES.items()),
+        *(Route(path, _File(STATIC / name, PAGE_HEADERS), methods=["GET"]) for path, name in PAGES.items()),
         Route("/playground/info", _told(info), methods=["GET"]),
         Route("/playground/audit", _told(entries), methods=["GET"]),
         Route("/playground/audit/stats", _told(counts), methods=["GET"]),
         Route("/playground/audit/{id}", _told(entry), methods=["GET"]),
-        Route("/playground/examples/{name}", _example, methods=["GET"]),
-        Mount("/playground/static", _Files(directory=STATIC)),
+        *(
+            Route(f"/playground/static/{file.name}", _File(file), methods=["GET"])
+            for file in sorted(STATIC.iterdir())
+            if file.suffix in TYPES and file.name not in PAGES.values()
+        ),
+        *(
+            Route(f"/playground/examples/{e['image']}", _File(EXAMPLE_IMAGES / e["image"]), methods=["GET"])
+            for e in EXAMPLES
+            if "image" in e
+        ),
     ]
-
-
-class Scoped:
-    """What of the audit one client may see.
-
-    Without keys that is everything, and only for programs of this machine: a page of another site that the browser was
-    led to under this address (DNS rebinding) and whoever comes through a proxy are not. A key sees what it asked for
-    itself, without texts, and everything where its `audit` is set.
-    """
-
-    def __init__(self, key: str | None, texts: bool):
-        self.key, self.texts = key, texts
-
-    @classmethod
-    def of(cls, generation: Generation, key: KeyInfo, request: Request) -> Scoped:
-        """Raises NotFound where there is no audit, Forbidden where this client may not see it."""
-        if not generation.config.serve.audit.enabled:
-            raise NotFound("the audit is switched off", code="no_audit", hint="the operator can set audit.enabled")
-        if key.name is None:
-            if not local(request):
-                hint = "the operator can set keys, or read it with `eyelid audit`"
-                raise Forbidden("without keys the audit is shown on the gateway's own machine only", hint=hint)
-            return cls(None, texts=True)
-        return cls(None, texts=True) if key.audit else cls(key.name, texts=False)
-
-    def may(self, record: Mapping[str, Any]) -> bool:
-        return self.key is None or record["key"] == self.key
-
-    def shown(self, record: Mapping[str, Any]) -> Json:
-        if self.texts:
-            return dict(record)
-        choices = [{**c, **dict.fromkeys(_TEXTS)} for c in record["choices"]]
-        return {**record, "query": None, "choices": choices}
 
 
 def described(generation: Generation, key: KeyInfo, request: Request) -> Json:
@@ -237,53 +211,6 @@ def _audit(generation: Generation, key: KeyInfo, request: Request) -> Json:
     return {"shown": True, "own": scope.key is not None, "texts": audit.text and scope.texts}
 
 
-def filtered(given: QueryParams, scope: Scoped) -> tuple[Filter, int, str | None]:
-    """Filter, page size and cursor of a question to the audit. Raises BadRequest for what cannot be one."""
-    try:
-        found: dict[str, Any] = {n: given[n] for n in _NAMES if given.get(n)}
-        found |= {n: _number(n, given[n]) for n in _NUMBERS if given.get(n)}
-        if scope.key is not None:
-            found["key"] = scope.key
-        where = Filter(**found, unchecked=given.get("unchecked") == "1")
-        limit, cursor = int(_number("limit", given.get("limit") or "50")), given.get("cursor") or None
-        query.page(where, limit, cursor)  # reads the cursor
-    except InputError as e:
-        raise BadRequest(e.message, hint=e.hint) from None
-    return where, limit, cursor
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = float("nan")
-    if not abs(found) < 1e12:
-        raise InputError(f"{name} must be a number", hint="times are seconds since 1970")
-    return found
-
-
-def local(request: Request) -> bool:
-    """Whether this comes from a program of this machine, under an address of this machine, and through no proxy."""
-    headers = request.headers
-    if "x-forwarded-for" in headers or "forwarded" in headers or request.client is None:
-        return False
-    return _loopback(request.client.host) and _loopback(_host(headers))
-
-
-def _host(headers: Headers) -> str:
-    host = headers.get("host", "")
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _key(generation: Generation, request: Request) -> KeyInfo:
     key = generation.keys.identify(authorization(request.headers))
     if key is None:
@@ -306,31 +233,23 @@ def _told(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
     return told
 
 
-def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
-    async def page(_: Request) -> Response:
-        return FileResponse(STATIC / name, media_type="text/html; charset=utf-8", headers=HEADERS)
+class _File:
+    """One file, read once: they are small, and no path of a request ever becomes one of the disk.
 
-    return page
+    Browsers keep it and ask each time whether it is still the same: there is no build that could name versions. The
+    mark is one of the content, as files of a wheel may all bear the same time.
+    """
 
+    def __init__(self, file: Path, headers: Mapping[str, str] | None = None):
+        self._body = file.read_bytes()
+        mark = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
+        self._headers = {"cache-control": "no-cache", "etag": mark, **(headers or {})}
+        self._type = TYPES[file.suffix]
 
-async def _example(request: Request) -> Response:
-    """The pages of `eyelid demo`. A name that is none of theirs never becomes a path."""
-    name = request.path_params["name"]
-    if name not in {e.get("image") for e in EXAMPLES}:
-        return JSONResponse(errors.body(errors.describe(NotFound("there is no such example"))), 404)
-    data = (resources.files("eyelid.cli") / "pages" / name).read_bytes()
-    return Response(data, media_type="image/png", headers={"cache-control": "max-age=3600"})
-
-
-class _Files(StaticFiles):
-    """Styles, scripts and icons."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["cache-control"] = HEADERS["cache-control"]
-        return response
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        if path == "." or path.endswith(".html"):  # pages have their own addresses
-            path = "none"
-        return await super().get_response(path, scope)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = [m.strip().removeprefix("W/") for m in Headers(scope=scope).get("if-none-match", "").split(",")]
+        if self._headers["etag"] in known:
+            response = Response(status_code=304, headers=self._headers)
+        else:
+            response = Response(self._body, media_type=self._type, headers=self._headers)
+        await response(scope, receive, send)

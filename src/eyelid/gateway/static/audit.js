@@ -37,8 +37,13 @@ byId("filters").addEventListener("submit", (event) => {
 addEventListener("hashchange", route);
 load();
 
+/** Also after another key was entered: nothing of what the former one could see stays. */
 async function load() {
-  byId("trouble").replaceChildren();
+  asking?.abort();
+  info = null;
+  for (const id of ["trouble", "rows", "one-view"]) byId(id).replaceChildren();
+  show(byId("one-view"), false);
+  show(byId("list-view"), true);
   try {
     info = await getJSON("playground/info");
   } catch (error) {

@@ -35,6 +35,7 @@ async function load() {
     info = await getJSON("playground/info");
   } catch (error) {
     show(byId("ask"), false);
+    stopAll();
     byId("trouble").replaceChildren(troubleBox(error, error.status === 401 ? null : load));
     if (error.status === 401) askForKey(error.message && sessionHasKey() ? "That key is not known here. Check it and enter it again." : "");
     return;

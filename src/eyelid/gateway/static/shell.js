@@ -66,7 +66,7 @@ export function troubleBox(error, again = null) {
     { class: "trouble", role: "alert" },
     el("p", { class: "trouble-title" }, icon("error"), title),
     el("p", {}, advice),
-    error.message && known ? el("p", { class: "said", text: `The gateway said: ${error.message}` }) : null,
+    error.message && known && !needsKey ? el("p", { class: "said", text: `The gateway said: ${error.message}` }) : null,
     again || needsKey
       ? el(
           "p",
