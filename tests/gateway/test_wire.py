@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eyelid.gateway import conversation, wire
+from eyelid.gateway import conversation, refused, wire
 from eyelid.gateway.errors import BadRequest, TooLarge
 from eyelid.gateway.images import kept_as_is
 from eyelid.gateway.settings import LimitsConfig
@@ -88,7 +88,7 @@ def shown(*urls: str) -> list[Json]:
         (body(stop=["x"] * 17), "stop", None),
         (body(eyelid={"defence": "none"}), "eyelid", "invalid_type"),
         (body(modalities=["text", "audio"]), "modalities", "unsupported_field"),
-        *((body(**{name: [1]}), name, "unsupported_field") for name in wire.REFUSED),
+        *((body(**{name: [1]}), name, "unsupported_field") for name in refused.REFUSED),
     ],
 )
 def test_what_cannot_be_used_is_told_by_field(sent: bytes, param: str | None, code: str | None) -> None:
@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_told_by_field(sent: bytes, param: str | None, co
 
 def test_refused_fields_that_say_nothing_are_no_fault() -> None:
     for empty in (None, False, [], {}):
-        assert wire.read(body(**dict.fromkeys(wire.REFUSED, empty)), LIMITS)
+        assert wire.read(body(**dict.fromkeys(refused.REFUSED, empty)), LIMITS)
 
 
 def test_what_is_not_ours_goes_on_byte_for_byte() -> None:
@@ -119,6 +119,81 @@ def test_a_field_that_stands_twice_is_sent_on_once() -> None:
     assert forwarded.count(b'"messages"') == 1
     assert json.loads(forwarded)["messages"] == HI
     assert chat.said() == "hi"
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+def part(**more: object) -> bytes:
+    return body(messages=[{"role": "user", "content": [{**PICTURE, **more}]}])
+
+
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        (body(Messages=HI), "messages"),
+        (body(**{"me\u017f\u017fages": HI}), "messages"),  # Go's readers fold the long s, too
+        (body(Images=["AAAA"]), "images"),
+        (body(messages=[{"role": "user", "content": "hi", "Content": "other"}]), "messages[0].content"),
+        (body(messages=[{"role": "user", "content": "hi", "Images": ["AAAA"]}]), "messages[0].images"),
+        (part(uuid="a-key-of-the-cache"), "messages[0].content[0].uuid"),
+        (part(Image_url={"url": "http://10.0.0.1/"}), "messages[0].content[0].Image_url"),
+        (part(text="unseen"), "messages[0].content[0].text"),
+        (part(max_pixels=9), "messages[0].content[0].max_pixels"),
+        (part(image_url={"url": "data:,", "URL": "http://10.0.0.1/"}), "messages[0].content[0].image_url.URL"),
+        (part(image_url={"url": "data:,", "uuid": "x"}), "messages[0].content[0].image_url.uuid"),
+        (part(type="text", text="hi"), "messages[0].content[0].image_url"),
+        (body(messages=[*HI, {"role": "assistant", "tool_calls": [{"Function": {"name": "f"}}]}, *HI]), None),
+        (body(messages=[*HI, {"role": "assistant", "content": "Surely: 1."}]), "messages[1]"),
+        (body(add_generation_prompt=False), "add_generation_prompt"),
+        (body(chat_template_kwargs={"chat_template": "x"}), "chat_template_kwargs"),
+        (body(chat_template_kwargs={"notes": "a text that no detector sees"}), "chat_template_kwargs"),
+        (body(chat_template_kwargs={"documents": []}), "chat_template_kwargs"),
+        (body(chat_template_kwargs=[]), "chat_template_kwargs"),
+    ],
+)
+def test_what_a_server_could_read_otherwise_than_the_guard_is_refused(sent: bytes, param: str | None) -> None:
+    with pytest.raises(BadRequest) as found:
+        wire.read(sent, LIMITS)
+    assert found.value.code == "unsupported_field"
+    assert param is None or found.value.param == param
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        {"chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "low", "budget": 5}},
+        {"add_generation_prompt": True},
+        {
+            "guided_choice": ["a", "b"],
+            "min_tokens": 3,
+            "stop_token_ids": [1],
+            "cache_salt": "x",
+            "skip_special_tokens": False,
+        },
+        {
+            "grammar": "root ::= x",
+            "json_schema": {"type": "object"},
+            "store": False,
+            "metadata": {"a": "b"},
+            "user": "u",
+        },
+        {"topK": 3, "tool_choice": "auto", "reasoning_effort": "low", "service_tier": "auto"},
+    ],
+)
+def test_what_only_chooses_how_an_answer_is_written_goes_on(passing: Json) -> None:
+    sent = json.loads(wire.forward(wire.read(body(**passing), LIMITS), "up", LIMITS))
+    assert {name: sent[name] for name in passing} == passing
+
+
+def test_what_stands_twice_inside_of_messages_is_sent_on_once() -> None:
+    raw = b'[{"role": "user", "content": "first", "content": [{"type": "text", "text": "a", "text": "b"}], "c": 1.50}]'
+    chat = wire.read(b'{"model": "m", "messages": ' + raw + b"}", LIMITS)
+    assert chat.said() == "b"
+    sent = wire.forward(chat, "up", LIMITS)
+    assert b"first" not in sent
+    assert b'"a"' not in sent
+    assert json.loads(sent)["messages"][0]["c"] == 1.5
 
 
 def test_ours_and_what_we_need_are_set() -> None:

@@ -1,11 +1,14 @@
 """A chat completion's body: read for what the guard needs, and kept byte for byte for what is only passed on.
 
 The top level is a table of raw JSON values. What we know is decoded from there, all else reaches the upstream as it
-came. Each key stands once in what is sent on, so guard and upstream cannot read two different requests in one body.
+came. Guard and upstream must not read two different requests in one body: each key stands once in what is sent on, in
+messages at every depth, and a key that differs from a known one by case alone is refused, since servers written in Go
+take it for that one. What of a body is refused, and why, stands in `refused`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import msgspec
 
 from .errors import BadRequest, TooLarge
+from .refused import EMPTY, check_keys, check_options
 from .settings import LimitsConfig
 
 Raw = msgspec.Raw
@@ -20,26 +24,6 @@ Number = float | int
 
 #: Fields of ours: they end here.
 OWN = frozenset({"eyelid", "moderation"})
-#: Fields that some servers take and that would bring in images unseen, change how the conversation is read, or make an
-#: answer that the detector sees only the end of.
-REFUSED: Mapping[str, str] = {
-    "images": "put images into the messages",
-    "image_data": "put images into the messages",
-    "multi_modal_data": "put images into the messages",
-    "prompt_embeds": "write the prompt as text",
-    "prompt": "put the prompt into the messages",
-    "prompt_logprobs": "leave it out: log-probabilities of the prompt spell out text that is not checked",
-    "documents": "put documents into the messages",
-    "chat_template": "the operator chooses the template",
-    "continue_final_message": "end with a user's message: the detector must see the whole answer",
-    "echo": "leave it out: the answer is what the model wrote",
-    "audio": "ask for text only: audio cannot be checked",
-    "return_token_ids": "leave it out: token ids spell out text that is not checked",
-    "return_tokens_as_token_ids": "leave it out: token ids spell out text that is not checked",
-    "prediction": "leave it out: a predicted answer is not passed on",
-}
-#: The same of messages.
-REFUSED_IN_MESSAGE = ("images", "audio", "prefix", "partial")
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -76,10 +60,6 @@ class Message(msgspec.Struct):
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: Function | None = None
-    images: Any = None
-    audio: Any = None
-    prefix: Any = None
-    partial: Any = None
 
     def parts(self) -> list[ContentPart]:
         if isinstance(self.content, str):
@@ -118,17 +98,18 @@ class Options(msgspec.Struct):
 
 
 _TOP: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
-_MESSAGES: msgspec.json.Decoder[list[Message]] = msgspec.json.Decoder(list[Message])
+_MESSAGES: msgspec.json.Decoder[list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]])
 _FIELDS = {f.name: msgspec.json.Decoder(f.type) for f in msgspec.structs.fields(Options)}
 
 
 @dataclass(slots=True)
 class Chat:
-    """A read body. `fields` are all values as they came, for passing on."""
+    """A read body. `fields` are all values as they came, for passing on; `plain` are the messages as JSON objects."""
 
     fields: dict[str, Raw] = field(repr=False)
     options: Options = field(repr=False)
     messages: list[Message] = field(repr=False)
+    plain: list[dict[str, Any]] = field(repr=False)
 
     @property
     def model(self) -> str:
@@ -169,7 +150,7 @@ class Chat:
 
     def present(self, name: str) -> bool:
         """Whether a field was given a value: neither null, false nor empty."""
-        return bytes(self.fields.get(name, Raw(b"null"))) not in (b"null", b"[]", b"{}", b"false", b'""')
+        return name in self.fields and bytes(self.fields[name]) not in EMPTY
 
 
 def read(body: bytes, limits: LimitsConfig) -> Chat:
@@ -183,7 +164,8 @@ def read(body: bytes, limits: LimitsConfig) -> Chat:
         fault = "nested too deeply" if isinstance(e, RecursionError) else "not valid JSON"
         raise BadRequest(f"the body is {fault}", code="invalid_json", hint=_where(e)) from None
     options = Options(**{name: _decoded(fields, name, decoder) for name, decoder in _FIELDS.items() if name in fields})
-    chat = Chat(fields, options, _messages(fields, limits))
+    check_options(fields)
+    chat = Chat(fields, options, *_messages(fields, limits))
     _check(chat, limits)
     return chat
 
@@ -198,15 +180,14 @@ def forward(
     omit: frozenset[str] = frozenset(),
     max_tokens_field: str | None = None,
 ) -> bytes:
-    """The body for the upstream. `urls` replaces images by their places; everything else stays as it was written.
+    """The body for the upstream. `urls` replaces images by their places; everything else means what it meant.
 
     `inert` breaks up control tokens in what users, tools and assistants said (`OpenAIHTTP`'s `defuse`).
     `max_tokens_field` is the name that the server wants for the bound, where the operator says so.
     """
     fields = {k: v for k, v in chat.fields.items() if k not in OWN and k not in omit}
     fields["model"] = Raw(msgspec.json.encode(model))
-    if urls or inert is not None:
-        fields["messages"] = Raw(_changed(fields["messages"], urls or {}, inert))
+    fields["messages"] = Raw(_changed(chat.plain, urls or {}, inert))
     if chat.stream:
         given = msgspec.json.decode(fields["stream_options"]) if "stream_options" in fields else {}
         fields["stream_options"] = Raw(msgspec.json.encode({**(given or {}), "include_usage": True}))
@@ -222,10 +203,15 @@ def forward(
     return msgspec.json.encode(fields)
 
 
-def _messages(fields: Mapping[str, Raw], limits: LimitsConfig) -> list[Message]:
+def _messages(fields: Mapping[str, Raw], limits: LimitsConfig) -> tuple[list[Message], list[dict[str, Any]]]:
+    """The messages as we read them, and as plain objects: both from one decoding, so both from the same keys."""
     if "messages" not in fields:
         raise BadRequest("the body has no messages", param="messages", code="missing_required_parameter")
-    messages: list[Message] = _decoded(fields, "messages", _MESSAGES)
+    plain: list[dict[str, Any]] = _decoded(fields, "messages", _MESSAGES)
+    try:
+        messages = msgspec.convert(plain, list[Message])
+    except msgspec.ValidationError as e:
+        raise _wrong_type("messages", e) from None
     if not messages:
         raise BadRequest("messages is empty", param="messages", hint="send at least one message")
     if len(messages) > limits.max_messages:
@@ -236,17 +222,18 @@ def _messages(fields: Mapping[str, Raw], limits: LimitsConfig) -> list[Message]:
         where = f"messages[{at}]"
         if message.role not in ROLES:
             raise BadRequest(f"{where}.role is not known", param=f"{where}.role", hint=", ".join(sorted(ROLES)))
-        for name in REFUSED_IN_MESSAGE:
-            if getattr(message, name):
-                fault = f"{where}.{name} is not taken: the guard could not see it"
-                raise BadRequest(fault, param=f"{where}.{name}", code="unsupported_field")
+        check_keys(plain[at], where)
         for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
             images += _check_part(part, message.role, f"{where}.content[{place}]")
     if images > limits.max_images:
         raise TooLarge(
             f"{images} images, at most {limits.max_images} are taken", param="messages", code="too_many_images"
         )
-    return messages
+    if messages[-1].role == "assistant":  # llama.cpp, Ollama and others go on writing it
+        where = f"messages[{len(messages) - 1}]"
+        hint = "end with a message of the user or a tool: the detector must see the whole answer"
+        raise BadRequest("the last message is the assistant's", param=where, code="unsupported_field", hint=hint)
+    return messages, plain
 
 
 def _check_part(part: ContentPart, role: str, where: str) -> bool:
@@ -272,9 +259,6 @@ def _check(chat: Chat, limits: LimitsConfig) -> None:
     o = chat.options
     if not o.model:
         raise BadRequest("the body names no model", param="model", code="missing_required_parameter")
-    for name in REFUSED.keys() & chat.fields.keys():
-        if chat.present(name):
-            raise BadRequest(f"{name} is not taken", param=name, code="unsupported_field", hint=REFUSED[name])
     if o.modalities and set(o.modalities) != {"text"}:
         hint = 'modalities: ["text"]'
         raise BadRequest("only text can be checked", param="modalities", code="unsupported_field", hint=hint)
@@ -292,17 +276,25 @@ def _check(chat: Chat, limits: LimitsConfig) -> None:
 def _decoded(fields: Mapping[str, Raw], name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
         return decoder.decode(fields[name])
-    except msgspec.ValidationError as e:  # it names types and places, never values
-        text = str(e).replace("`$", f"`{name}")
-        raise BadRequest(f"{name}: {text[:1].lower()}{text[1:200]}", param=name, code="invalid_type") from None
+    except msgspec.ValidationError as e:
+        raise _wrong_type(name, e) from None
     except (msgspec.DecodeError, UnicodeError):
         raise BadRequest(f"{name} holds text that is not valid", param=name, code="invalid_json") from None
     except RecursionError:
         raise BadRequest(f"{name} is nested too deeply", param=name, code="invalid_json") from None
 
 
-def _changed(messages: Raw, urls: Mapping[tuple[int, int], str], inert: Callable[[str], str] | None) -> bytes:
-    plain = msgspec.json.decode(messages)
+def _wrong_type(name: str, error: msgspec.ValidationError) -> BadRequest:
+    """It names types and places, never values."""
+    text = str(error).replace("`$", f"`{name}")
+    return BadRequest(f"{name}: {text[:1].lower()}{text[1:200]}", param=name, code="invalid_type")
+
+
+def _changed(
+    plain: list[dict[str, Any]], urls: Mapping[tuple[int, int], str], inert: Callable[[str], str] | None
+) -> bytes:
+    if urls or inert is not None:
+        plain = copy.deepcopy(plain)  # texts are shared, not copied
     for (at, where), url in urls.items():
         part = plain[at]["content"][where]
         image = part["image_url"]
