@@ -105,9 +105,9 @@ class Bench:
             time.sleep(0.1)
         return found
 
-    def part(self, name: str, *more: str) -> Process:
+    def part(self, name: str, *more: str, module: str = "benchmarks.gateway_parts") -> Process:
         port = free_port()
-        command = [sys.executable, "-m", "benchmarks.gateway_parts", name, "--port", str(port), *more]
+        command = [sys.executable, "-m", module, name, "--port", str(port), *more]
         return self.start(name, command, port, measured=name == "proxy")
 
     def eyelid(self, name: str, serve: str, *, model: str) -> Process:
@@ -163,6 +163,7 @@ class Client(asyncio.Protocol):
         self._done: asyncio.Future[None] | None = None
         self._parser: Any = None
         self.body: list[bytes] = []
+        self.headers: dict[str, str] = {}
         self.status = 0
 
     async def ask(self, host: str, port: int, raw: bytes) -> bytes:
@@ -170,7 +171,7 @@ class Client(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             await asyncio.get_running_loop().create_connection(lambda: self, host, port)
         assert self._transport is not None
-        self.body, self._parser = [], httptools.HttpResponseParser(self)
+        self.body, self.headers, self._parser = [], {}, httptools.HttpResponseParser(self)
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(raw)
         await self._done
@@ -191,6 +192,10 @@ class Client(asyncio.Protocol):
         self._transport = None
         if self._done is not None and not self._done.done():
             self._done.set_exception(error or ConnectionResetError("closed in the middle of an answer"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.startswith(b"x-eyelid-"):
+            self.headers[name.decode()] = value.decode()
 
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
@@ -319,7 +324,7 @@ def _events(text: str) -> Iterator[bytes]:
     yield b"data: " + json.dumps(end).encode() + b"\n\ndata: [DONE]\n\n"
 
 
-async def _body(receive: Callable[[], Awaitable[dict[str, Any]]]) -> bytes:
+async def body_of(receive: Callable[[], Awaitable[dict[str, Any]]]) -> bytes:
     pieces, more = [], True
     while more:
         message = await receive()
@@ -337,39 +342,39 @@ def marked(body: bytes) -> str:
 async def upstream(scope: dict[str, Any], receive: Any, send: Send) -> None:
     if scope["type"] != "http":
         return
-    body = await _body(receive)
+    body = await body_of(receive)
     text = f"{marked(body)} {WORDS}"
     if b'"stream":true' in body:
-        await _start(send, b"text/event-stream", None)
+        await start(send, b"text/event-stream", None)
         for event in _events(text):
             await send({"type": "http.response.body", "body": event, "more_body": True})
             await asyncio.sleep(PAUSE)
         await send({"type": "http.response.body", "body": b""})
         return
-    await _whole(send, _completion(text))
+    await whole(send, _completion(text))
 
 
 async def detector(scope: dict[str, Any], receive: Any, send: Send) -> None:
     if scope["type"] != "http":
         return
-    body = await _body(receive)
+    body = await body_of(receive)
     if not body:
-        return await _whole(send, b"{}")
+        return await whole(send, b"{}")
     texts = json.loads(body)["input"]
     texts = [texts] if isinstance(texts, str) else texts
     verdict = {"label": "harmless", "probs": [0.99, 0.01], "num_classes": 2}
-    await _whole(send, json.dumps({"data": [{"index": i, **verdict} for i in range(len(texts))]}).encode())
+    await whole(send, json.dumps({"data": [{"index": i, **verdict} for i in range(len(texts))]}).encode())
 
 
-async def _start(send: Send, kind: bytes, length: int | None) -> None:
+async def start(send: Send, kind: bytes, length: int | None, status: int = 200) -> None:
     headers = [(b"content-type", kind)]
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def _whole(send: Send, body: bytes) -> None:
-    await _start(send, b"application/json", len(body))
+async def whole(send: Send, body: bytes, *, kind: bytes = b"application/json", status: int = 200) -> None:
+    await start(send, kind, len(body), status)
     await send({"type": "http.response.body", "body": body})
 
 
