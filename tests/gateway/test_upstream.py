@@ -253,6 +253,43 @@ async def test_keys_and_texts_stay_out_of_errors() -> None:
     assert "private question" not in got.body.decode()
 
 
+PARSING = {"error": {"code": 500, "message": "Failed to parse input at pos 9: <tool_call>what it wrote", "type": "x"}}
+MISREAD = {"error": {"code": 500, "message": "logprobs: what it wrote"}}
+CALLED_4XX = {"error": {"code": 400, "message": "what it wrote", "type": "invalid_request_error"}}
+
+
+@pytest.mark.parametrize("alias", ["ecso", "window", "plain"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: web.json_response(PARSING, status=500),
+        lambda: web.json_response(MISREAD, status=500),
+        lambda: web.json_response(PARSING),
+        lambda: web.json_response(CALLED_4XX),
+        lambda: web.Response(body=SSE[0] + b"data: %s\n\n" % json.dumps(CALLED_4XX).encode(), content_type=EVENTS),
+    ],
+)
+async def test_what_a_server_quotes_of_an_answer_that_broke_does_not_leave(
+    alias: str, stream: bool, fault: Callable[[], web.Response], caplog: pytest.LogCaptureFixture
+) -> None:
+    """llama.cpp's parse errors hold what the model wrote, which no detector has seen."""
+    async with both(lambda _: fault(), FAST) as (found, _):
+        got = await found.ask(model=alias, stream=stream)
+        record = await found.recorded()
+    assert record.outcome == "upstream_error"
+    assert b"what it wrote" not in got.body
+    assert "what it wrote" not in caplog.text
+
+
+async def test_what_is_no_count_stays_out_of_the_usage() -> None:
+    odd = {"a text as a name": 1, "n": 10**40, "prompt_tokens": 3, "details": {"cached": 2, "A": {}}, "cost": 0.5}
+    whole = {**completion("fine"), "usage": odd}
+    async with both(lambda _: whole) as (found, _):
+        got = await found.ask()
+    assert got.json["usage"] == {"prompt_tokens": 3, "details": {"cached": 2}, "cost": 0.5}
+
+
 async def test_operator_settings_of_a_server_hold_for_what_is_passed_on() -> None:
     serve = (
         'aliases: {a: {model: {spec: "openai:URL?defuse=true#m", options: {omit: [temperature], '

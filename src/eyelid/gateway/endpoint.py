@@ -75,7 +75,7 @@ class Call:
         self.problem = problem = errors.describe(error)
         self.status, self.outcome, self.error = problem.status, problem.outcome, problem.code
         if problem.outcome == "upstream_error" and isinstance(error, EyelidError):
-            log.warning("%s: %s: %s", self.id, problem.code, error.message)
+            log.warning("%s: %s: %s", self.id, problem.code, errors.ours(error))
         if problem.type == "internal_error":  # the texts of foreign errors may quote anything: only the place is logged
             place = "".join(traceback.format_tb(error.__traceback__)[-6:])
             log.error("%s: a defect, %s at\n%s", self.id, type(error).__name__, place)

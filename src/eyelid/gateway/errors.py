@@ -10,7 +10,8 @@ GatewayError
 `-- Overloaded         503  too many requests at once, or shutting down
 
 A key's own limit is `keys.RateLimited` (429). Errors of an upstream keep their class (`eyelid.errors.BackendError`) and
-are translated by `describe`: their texts come from `openai_errors`, which takes out keys and the request's own words.
+are translated by `describe`: their texts come from `openai_errors`, which takes out keys and the request's own words,
+and go through `ours`.
 """
 
 from __future__ import annotations
@@ -170,7 +171,8 @@ def _upstream(error: BackendError) -> Problem:
 
     def told(status: int, code: str, type_: str = "upstream_error", **headers: str) -> Problem:
         waits = _wait(error.retry_after) | headers
-        return Problem(status, type_, code, _PLACES.get(error.code) or _words(error), "upstream_error", None, waits)
+        words = _PLACES.get(error.code) or " ".join(filter(None, (ours(error), error.hint and f"({error.hint})")))
+        return Problem(status, type_, code, words, "upstream_error", None, waits)
 
     code = error.code or "upstream_error"
     if isinstance(error, Unsupported):
@@ -191,6 +193,14 @@ def _upstream(error: BackendError) -> Problem:
     if isinstance(error, BackendProtocol):
         return told(502, code)
     return told(502, code)
+
+
+def ours(error: EyelidError) -> str:
+    """The error's message without what a model's server said with a 5xx: some quote the answer that they could not
+    parse (llama.cpp), and no detector has seen that. What a 4xx says is about the request, before anything is written.
+    """
+    begun = isinstance(error, BackendError) and error.status is not None and error.status >= 500
+    return error.message.partition(": ")[0] if begun else error.message
 
 
 def _wait(seconds: float | None) -> dict[str, str]:

@@ -13,6 +13,8 @@ Json = dict[str, object]
 
 #: What an id, or a name that nobody looks for harm in, may look like.
 ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+#: What a count's name may look like, and how many there may be.
+_COUNT, _COUNTS = re.compile(r"[a-z][a-z0-9_]{0,47}"), 32
 HINT = "is this an OpenAI-compatible server?"
 
 
@@ -78,10 +80,18 @@ def safe_id(given: str) -> str:
     return given if ID.fullmatch(given) else f"call_{secrets.token_hex(12)}"
 
 
-def numbers(usage: Mapping[str, object]) -> Json:
-    """The counts of a usage, with those of its tables; a text has no place among them."""
-    kept: Json = {k: v for k, v in usage.items() if v is None or isinstance(v, int | float)}
-    return kept | {k: numbers(v) for k, v in usage.items() if isinstance(v, dict)}
+def numbers(usage: Mapping[str, object], depth: int = 2) -> Json:
+    """The counts of a usage, with those of its tables; a text has no place among them, as a key or in digits."""
+    found: Json = {}
+    for name, value in usage.items():
+        if len(found) >= _COUNTS or not _COUNT.fullmatch(name):
+            continue
+        if isinstance(value, dict):
+            if depth:
+                found[name] = numbers(value, depth - 1)
+        elif value is None or isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < 2**53):
+            found[name] = value
+    return found
 
 
 def as_object(value: object, what: str) -> Json:

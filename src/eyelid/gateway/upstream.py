@@ -90,7 +90,7 @@ class Server:
                     raw = await self._http.read(response)
             finally:
                 response.close()
-            return _checked(_completion(raw, response.content_type), clean)
+            return _checked(_completion(raw, response.content_type))
 
         return await self._http.retried(attempt)
 
@@ -102,7 +102,7 @@ class Server:
             if kind == "application/json":  # a server that does not stream
                 with _begun():
                     raw = await self._http.read(response)
-                for chunk in chunks(_checked(_completion(raw, kind), clean)):
+                for chunk in chunks(_checked(_completion(raw, kind))):
                     yield chunk
                 return
             if kind != "text/event-stream":
@@ -110,7 +110,7 @@ class Server:
                 raise BackendProtocol(text, hint=HINT_URL, code="wrong_type")
             with _begun():
                 async for event in sse.objects(self._pieces(response)):
-                    yield _checked(event, clean)
+                    yield _checked(event)
         finally:
             response.close()  # with an unread rest this closes the connection, so that the server stops
 
@@ -316,10 +316,13 @@ def _completion(raw: bytes, content_type: str) -> Json:
     return found
 
 
-def _checked(obj: Json, clean: Clean) -> Json:
-    """`obj`, unless it is an error: some servers send those with status 200, or in the middle of a stream."""
+def _checked(obj: Json) -> Json:
+    """`obj`, unless it is an error: some servers send those with status 200, or in the middle of a stream.
+
+    Its words stay here: they may quote what the model had written by then.
+    """
     if is_error(obj):
-        raise error_from_json(obj, clean=clean)
+        raise error_from_json(obj, clean=lambda message: "(message left out)")
     return obj
 
 
