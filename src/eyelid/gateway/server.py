@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from ..config import Config
 from ..errors import EyelidError, InputError
 from .app import create
+from .connection import Connection
 from .lifecycle import Gateway
 
 log = logging.getLogger("eyelid.gateway")
@@ -75,6 +76,8 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE,
+                http=Connection,
+                ws="none",
                 timeout_graceful_shutdown=max(1, round(serve.drain_seconds)),
             )
         )

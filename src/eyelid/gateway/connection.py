@@ -1,0 +1,75 @@
+"""A client's connection: uvicorn's protocol with bounds on what may come before a request is there.
+
+uvicorn's fast parser collects headers of any size and waits for their end forever, so anybody, without a key, could
+fill the memory or hold connections. Bodies have bounds of their own (`limits.read_body`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: Bytes of a request's line and headers together.
+MAX_HEAD = 64 * 1024
+#: Seconds in which they must arrive, counted from the connection's start or from their first byte.
+HEAD_SECONDS = 20.0
+
+
+class Connection(HttpToolsProtocol):
+    """A head that is too large is answered with 400; one that is late, and what else keeps a connection busy without
+    a request, ends the connection."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _size = 0  # of the head that has begun, but for its first piece
+    _in_head = True  # what comes next belongs to a head
+    _ended = False  # a request ended within the piece that is being read
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        before, self._ended = self._in_head, False
+        super().data_received(data)
+        if before and self._in_head and not self._ended:
+            self._size += len(data)
+            if self._size > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("Request head too large.")
+        if self.cycle is None or self.cycle.response_complete:  # uvicorn's own timer ended with this piece
+            self._wait()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            raise ValueError("the head is too large")  # the parser stops, and the client is answered 400
+        self._in_head, self._size = False, 0
+        self._rest()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = self._ended = True
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def _rest(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait()  # a request is being answered: what was begun behind it may wait as long
+        elif not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,108 @@
+"""What a client may do to a connection: heads without end, answers that it does not read, requests in a row."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from eyelid.gateway import connection
+
+from .gate import Gate, both
+
+BODY = json.dumps({"model": "ecso", "messages": [{"role": "user", "content": "hi"}]}).encode()
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+
+
+async def opened(gate: Gate) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = gate.url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(10):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+@pytest.mark.parametrize("lines", [[b"x-a: " + b"a" * 9000 + b"\r\n"], [b"a" * 9000], [b"x-%d: a\r\n" * 1000]])
+async def test_a_head_without_end_is_not_collected(lines: list[bytes]) -> None:
+    async with both() as (gate, _):
+        reader, writer = await opened(gate)
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + (b"x-b: " if lines[0][:1] == b"a" else b""))
+        sent = 0
+        try:
+            while sent < 4_000_000 and not reader.at_eof():
+                writer.write(lines[0])
+                sent += len(lines[0])
+                await writer.drain()
+                await asyncio.sleep(0)
+        except ConnectionError:
+            pass
+        await until_closed(reader)
+        writer.close()
+        healthy = await gate.get("/healthz")
+    assert sent < 4_000_000
+    assert healthy.status == 200
+
+
+async def test_a_head_that_is_too_large_in_one_piece_is_answered_with_400() -> None:
+    async with both() as (gate, _):
+        reader, writer = await opened(gate)
+        writer.write(HEALTH[:-2] + b"x-a: " + b"a" * connection.MAX_HEAD + b"\r\n\r\n")
+        answer = await until_closed(reader)
+        writer.close()
+    assert b" 400 " in answer or answer == b""
+    assert b" 200 " not in answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea", b"\r\n", HEALTH + b"GET /hea", HEALTH + b"|\r\n"])
+async def test_a_head_that_does_not_come_ends_the_connection(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    async with both() as (gate, _):
+        reader, writer = await opened(gate)
+        first, _, then = sent.partition(b"|")
+        writer.write(first)
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 5) if then else b""
+        writer.write(then)
+        answer += await until_closed(reader)
+        writer.close()
+    assert answer.count(b" 200 OK") == sent.count(b"HTTP/1.1")
+
+
+async def test_a_long_answer_is_not_ended_by_what_comes_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.1)
+
+    async def slow(_: object) -> str:
+        await asyncio.sleep(0.5)
+        return "fine"
+
+    async with both(slow) as (gate, _):
+        reader, writer = await opened(gate)
+        writer.write(POST + b"\r\n")
+        first = await asyncio.wait_for(reader.readuntil(b"fine"), 5)
+        writer.close()
+        reader, writer = await opened(gate)
+        writer.write(POST + b"GET /hea")
+        second = await until_closed(reader)
+        writer.close()
+    assert b" 200 OK" in first
+    assert b"fine" in second
+
+
+async def test_requests_in_a_row_are_answered_in_their_order_and_large_bodies_are_no_heads() -> None:
+    async with both() as (gate, model):
+        reader, writer = await opened(gate)
+        large = json.dumps({"model": "ecso", "messages": [{"role": "user", "content": "x" * 900_000}]}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(large)
+        end = HEALTH[:-2] + b"connection: close\r\n\r\n"
+        writer.write(POST + head + large + POST + end)
+        answer = await until_closed(reader)
+        writer.close()
+    assert answer.count(b" 200 OK") == 4
+    assert answer.endswith(b'{"status":"ok"}')
+    assert len(model.asked) == 3
