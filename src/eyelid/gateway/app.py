@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..config import Config
-from . import chat, detecting, errors, guardrail
+from . import chat, detecting, errors, guardrail, openapi
 from . import playground as pages
 from .aliases import Pool
 from .endpoint import Endpoint, authorization
@@ -92,6 +92,11 @@ def _routes(gateway: Gateway, sinks: Sinks, playground: bool) -> list[BaseRoute]
             return PlainTextResponse("metrics are switched off\n", 404)
         return Response(rendered, headers={"content-type": CONTENT_TYPE})
 
+    document = JSONResponse(openapi.description())
+
+    async def described(_: Request) -> Response:
+        return document
+
     routes: list[BaseRoute] = [
         _post(gateway, chat.PATH, chat.chat),
         _post(gateway, detecting.MODERATIONS, detecting.moderate),
@@ -101,6 +106,7 @@ def _routes(gateway: Gateway, sinks: Sinks, playground: bool) -> list[BaseRoute]
         Route("/healthz", healthz, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
+        Route(openapi.PATH, described, methods=["GET"]),
     ]
     if playground:
         routes.extend(pages.routes(gateway))
