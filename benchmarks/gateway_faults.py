@@ -29,6 +29,10 @@ def text_of(mark: str, choice: int = 0) -> str:
     return " ".join(f"{mark}-{choice}-{i}" for i in range(WORDS))
 
 
+def repaired(mark: str) -> str:
+    return f"Nothing of the kind, {mark}."
+
+
 def call_of(mark: str) -> Json:
     return {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": f'{{"q":"{mark}"}}'}}
 
@@ -119,11 +123,15 @@ def acted(action: str, reason: str, *, own: bool) -> Check:
 
 
 def stopped(mark: str, a: Answer) -> str | None:
-    """A stream that the guard ended: what left before is the model's own, and none of the harm."""
+    """A stream that the guard ended, after some of the model's own text, or repaired before any of it had left."""
     if a.status != 200 or not a.ended:
         return f"status {a.status}, ended: {a.ended}"
     reasons = [c["finish_reason"] for e in a.events() for c in e.get("choices", ()) if c.get("finish_reason")]
-    return "harm got out" if HARM.encode() in a.body else None if reasons == ["content_filter"] else f"ended {reasons}"
+    (text,) = said(a)
+    right = {"content_filter": text_of(mark).startswith(text.strip()), "stop": text == repaired(mark)}
+    if HARM in text:
+        return "harm got out"
+    return None if len(reasons) == 1 and right.get(reasons[0]) else f"ended {reasons} after {len(text)} characters"
 
 
 def failed(status: int, *codes: str) -> Check:
@@ -205,7 +213,7 @@ async def model(scope: Json, receive: Any, send: Send) -> None:
     mark = found[0] if (found := MARK.search(text)) else "MARK-00000000"
     kind = kinds[1] if (kinds := re.search(r"KIND-(\w+)", text)) else "plain"
     if HARM in text:  # a remedy's question quotes the answer; a copy of that would be no remedy
-        return await whole(send, _completion([{"role": "assistant", "content": f"Nothing of the kind, {mark}."}]))
+        return await whole(send, _completion([{"role": "assistant", "content": repaired(mark)}]))
     refused = {"down": 500, "busy": 503, "limited": 429}.get(kind)
     if refused is not None:
         return await whole(send, b'{"error": {"message": "no", "type": "server_error"}}', status=refused)
