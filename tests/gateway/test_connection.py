@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import socket
+from collections.abc import Callable
 
 import pytest
+from aiohttp import web
 
 from eyelid.gateway import connection
 
-from .gate import Gate, both
+from .gate import Gate, both, completion, verdict
 
 BODY = json.dumps({"model": "ecso", "messages": [{"role": "user", "content": "hi"}]}).encode()
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -19,6 +23,11 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
 async def opened(gate: Gate) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, port = gate.url.removeprefix("http://").split(":")
     return await asyncio.open_connection(host, int(port))
+
+
+async def until(what: Callable[[], bool]) -> None:
+    while not what():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
@@ -106,3 +115,57 @@ async def test_requests_in_a_row_are_answered_in_their_order_and_large_bodies_ar
     assert answer.count(b" 200 OK") == 4
     assert answer.endswith(b'{"status":"ok"}')
     assert len(model.asked) == 3
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_does_not_read_its_answer_keeps_neither_a_place_nor_memory(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.3)
+    body = BODY[:-1] + (b', "stream": true}' if stream else b"}")
+    sent = POST.replace(b"length: %d" % len(BODY), b"length: %d" % len(body)).replace(BODY, body)
+    large = json.dumps(completion("word " * 1_000_000)).encode()
+    answer = lambda _: web.Response(body=io.BytesIO(large), content_type="application/json")  # noqa: E731
+    async with both(answer) as (gate, model):
+        model.judge = lambda _: verdict({"messages": []})
+        host, port = gate.url.removeprefix("http://").split(":")
+        client, loop = socket.socket(), asyncio.get_running_loop()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        with client:
+            await loop.sock_connect(client, (host, int(port)))
+            await loop.sock_sendall(client, sent)
+            async with asyncio.timeout(20):
+                await until(lambda: bool(model.parts))
+                await until(lambda: not gate.server.server_state.connections)
+                await until(lambda: not gate.gateway.room.taken)
+        records = gate.kept.records
+    assert len(records) == 1
+    if stream:
+        assert records[0].outcome == "disconnected"
+
+
+async def test_a_client_that_reads_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wire(asyncio.Transport):
+        size, ended = 300_000, False
+
+        def get_write_buffer_size(self) -> int:
+            self.size -= 1
+            return self.size if self.size > 299_990 else 299_990
+
+        def is_closing(self) -> bool:
+            return self.ended
+
+        def abort(self) -> None:
+            self.ended = True
+
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.01)
+    async with both() as (gate, _):
+        wire, found = Wire(), connection.Connection(gate.server.config, gate.server.server_state, {})
+        found.connection_made(wire)
+        found.pause_writing()
+        await asyncio.sleep(0.05)
+        assert not wire.ended, "something got away each time"
+        async with asyncio.timeout(5):
+            await until(lambda: wire.ended)
+        found.connection_lost(OSError())

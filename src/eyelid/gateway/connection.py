@@ -1,7 +1,8 @@
-"""A client's connection: uvicorn's protocol with bounds on what may come before a request is there.
+"""A client's connection: uvicorn's protocol with bounds on requests' heads and on how slowly an answer is read.
 
 uvicorn's fast parser collects headers of any size and waits for their end forever, so anybody, without a key, could
-fill the memory or hold connections. Bodies have bounds of their own (`limits.read_body`).
+fill the memory or hold connections. Nor does it mind a client that asks and does not read: its answer would stay in
+memory, and its stream would keep its place among those under way. Bodies have bounds of their own (`limits.read_body`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD = 64 * 1024
 #: Seconds in which they must arrive, counted from the connection's start or from their first byte.
 HEAD_SECONDS = 20.0
+#: Of a client that is behind something must get away in so many seconds. Kernels hold megabytes before that shows.
+READ_SECONDS = 120.0
 
 
 class Connection(HttpToolsProtocol):
@@ -21,6 +24,7 @@ class Connection(HttpToolsProtocol):
     a request, ends the connection."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _behind: asyncio.TimerHandle | None = None
     _size = 0  # of the head that has begun, but for its first piece
     _in_head = True  # what comes next belongs to a head
     _ended = False  # a request ended within the piece that is being read
@@ -56,7 +60,32 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._rest()
+        self._caught_up()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._caught_up()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        self._caught_up()
+        super().resume_writing()
+
+    def _watch(self) -> None:
+        self._behind = self.loop.call_later(READ_SECONDS, self._unread, self.transport.get_write_buffer_size())
+
+    def _unread(self, before: int) -> None:
+        self._behind = None
+        if self.transport.get_write_buffer_size() >= before:
+            self.transport.abort()  # closing would wait for the client
+        else:
+            self._watch()
+
+    def _caught_up(self) -> None:
+        if self._behind is not None:
+            self._behind.cancel()
+            self._behind = None
 
     def _wait(self) -> None:
         if self._deadline is None and not self.transport.is_closing():
