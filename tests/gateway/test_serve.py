@@ -124,6 +124,35 @@ async def test_sigterm_lets_what_is_under_way_end_and_writes_everything(tmp_path
     assert count == 1
 
 
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_a_second_signal_ends_it_at_once_and_loses_no_record(
+    sent: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    async def endless(_: Json) -> Reply:
+        begun.set()
+        await asyncio.sleep(60)
+        return "too late"
+
+    begun = asyncio.Event()
+    async with model("fine") as m:
+        audit = f"  audit: {{path: {tmp_path / 'audit.db'}, flush_seconds: 30}}\n"
+        async with served(tmp_path, "--config", str(written(tmp_path, m.url, audit))) as p:
+            await p.ask(ASK)
+            m.answer = endless
+            asked = asyncio.create_task(p.ask(ASK))
+            await begun.wait()
+            p.process.send_signal(sent)
+            await asyncio.sleep(0.3)
+            assert p.process.returncode is None, "the first waits for what is under way"
+            p.process.send_signal(sent)
+            assert await asyncio.wait_for(p.process.wait(), 10) == code
+            await asyncio.gather(asked, return_exceptions=True)
+    with sqlite3.connect(tmp_path / "audit.db") as db:
+        rows = db.execute("select outcome from audit_requests").fetchall()
+    db.close()
+    assert sorted(rows) == [("answered",), ("disconnected",)]
+
+
 async def test_sighup_takes_a_new_configuration_and_keeps_the_old_one_where_it_is_wrong(tmp_path: Path) -> None:
     async def slow(_: Json) -> Reply:
         begun.set()

@@ -56,7 +56,8 @@ class Server(uvicorn.Server):
     """`reread` gives the configuration anew for SIGHUP; None: there is no file to read.
 
     On SIGTERM readiness turns to `draining`; new requests are still taken for `drain_delay_seconds`, those under way
-    may go on for `drain_seconds`, and then sinks write out what they hold. A second signal ends it at once.
+    may go on for `drain_seconds`, and then sinks write out what they hold. A second signal ends requests at once, and
+    sinks write all the same.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Server(uvicorn.Server):
         if first and self._delay and sig == signal.SIGTERM and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.call_later, self._delay, self._leave, sig)
         else:
+            self.force_exit = self.force_exit or not first  # uvicorn hears no second SIGTERM
             self._leave(sig)
 
     def _leave(self, sig: int) -> None:
