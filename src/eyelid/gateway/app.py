@@ -92,10 +92,8 @@ def _routes(gateway: Gateway, sinks: Sinks, playground: bool) -> list[BaseRoute]
             return PlainTextResponse("metrics are switched off\n", 404)
         return Response(rendered, headers={"content-type": CONTENT_TYPE})
 
-    document = JSONResponse(openapi.description())
-
     async def described(_: Request) -> Response:
-        return document
+        return JSONResponse(openapi.description(gateway.config.serve.limits))
 
     routes: list[BaseRoute] = [
         _post(gateway, chat.PATH, chat.chat),

@@ -199,7 +199,8 @@ class Assembly:
         if is_error(top):
             raise error_from_json(top, clean=lambda message: "(message left out)")
         for name, form in _HEAD.items():
-            if name not in self.head and form.fullmatch(str(value := top.get(name, ""))):
+            kind = int if name == "created" else str
+            if name not in self.head and type(value := top.get(name)) is kind and form.fullmatch(str(value)):
                 self.head[name] = value
         if isinstance(usage := top.get("usage"), dict):
             self.usage = numbers(usage)

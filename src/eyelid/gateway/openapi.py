@@ -12,14 +12,15 @@ from ..presets import DEFENSES
 from . import chat, detecting, guardrail
 from .completion import ACTIONS
 from .refused import REFUSED
+from .settings import LimitsConfig
 from .wire import ROLES
 
 PATH = "/openapi.json"
 Json = dict[str, object]
 
 
-def description() -> Json:
-    """The whole document."""
+def description(limits: LimitsConfig) -> Json:
+    """The whole document, with the bounds that are in force."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Eyelid's gateway", "version": __version__, "license": {"name": "Apache-2.0"}},
@@ -27,7 +28,7 @@ def description() -> Json:
         "paths": _paths(),
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": _schemas(),
+            "schemas": _requests(limits) | _responses(),
             "headers": _HEADERS,
         },
     }
@@ -115,11 +116,7 @@ def _error() -> Json:
     return {"description": "an error in OpenAI's shape; 429 and 503 have retry-after", "content": content}
 
 
-def _schemas() -> Json:
-    return _requests() | _responses()
-
-
-def _requests() -> Json:
+def _requests(limits: LimitsConfig) -> Json:
     part: Json = {
         "anyOf": [
             _object(("type", "text"), type={"const": "text"}, text=_STRING),
@@ -147,10 +144,10 @@ def _requests() -> Json:
             **_object(
                 ("model", "messages"),
                 model={"type": "string", "minLength": 1, "description": "an alias: an upstream and a defence"},
-                messages=_list(_ref("Message"), minItems=1),
+                messages=_list(_ref("Message"), minItems=1, maxItems=limits.max_messages),
                 stream=_or_null("boolean"),
                 stream_options={"anyOf": [{"type": "null"}, _object(include_usage=_TRUTH)]},
-                n=_or_null("integer", minimum=1),
+                n=_or_null("integer", minimum=1, maximum=limits.max_choices),
                 max_tokens=_or_null("integer", minimum=1),
                 max_completion_tokens=_or_null("integer", minimum=1),
                 temperature=_or_null("number"),
@@ -168,7 +165,7 @@ def _requests() -> Json:
             ("input",),
             model=_STRING,
             input={"anyOf": [_STRING, _list(_STRING, minItems=1), _list(_ref("Message"), minItems=1)]},
-            eyelid=_object(question={"anyOf": [_STRING, _list(_STRING)]}),
+            eyelid={**_object(question={"anyOf": [_STRING, _list(_STRING)]}), "additionalProperties": False},
         ),
         "GuardrailRequest": _object(
             ("input_type",),
