@@ -107,10 +107,13 @@ async def test_a_guard_that_is_told_to_raise_is_an_error_of_the_guard_and_not_of
 async def test_pages_of_other_sites_ask_only_with_a_key() -> None:
     async with both() as (gate, model):
         other = await gate.ask(headers={"sec-fetch-site": "cross-site"})
+        rebound = await gate.ask(headers={"sec-fetch-site": "same-origin", "host": "rebound.example:8080"})
+        old = await gate.ask(headers={"host": "rebound.example"})
         own = await gate.ask(headers={"sec-fetch-site": "same-origin"})
-    assert (other.status, other.error["code"]) == (403, "cross_site")
-    assert own.status == 200
-    assert len(model.asked) == 1
+        local = [await gate.ask(headers={"host": h}) for h in ("localhost:80", "[::1]:80", "127.0.0.1", "a.localhost")]
+    assert {(a.status, a.error["code"]) for a in (other, rebound, old)} == {(403, "cross_site")}
+    assert {a.status for a in (own, *local)} == {200}
+    assert len(model.asked) == 5
 
 
 async def test_an_unknown_verdict_is_no_harmless_one() -> None:

@@ -87,7 +87,7 @@ async def test_bodies_have_a_size_a_time_and_a_type() -> None:
             status = chunked.status
         host, port = gate.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), family=socket.AF_INET)
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{")
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{")
         line = await asyncio.wait_for(reader.readline(), 5)
         writer.close()
         await writer.wait_closed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import re
@@ -149,7 +150,7 @@ class Endpoint:
             if key is None:
                 raise Unauthenticated("no valid key")
             call.key = key
-            if generation.keys.open and call.headers.get("sec-fetch-site") == "cross-site":
+            if generation.keys.open and _from_elsewhere(call.headers, generation.config.serve.loopback):
                 hint = "keys let pages of other sites ask; without them only the gateway's own page may"
                 raise CrossSite("pages of other sites may not ask here", hint=hint)
             async with generation.keys.admit(key):
@@ -221,6 +222,22 @@ def _encoded(value: object) -> bytes:
         return msgspec.json.encode(value)
     except (UnicodeEncodeError, msgspec.MsgspecError, TypeError):  # half a character: only escapes can write that
         return json.dumps(value, allow_nan=False).encode("ascii")
+
+
+def _from_elsewhere(headers: Headers, loopback: bool) -> bool:
+    """Whether a page of another site asks, or one whose name was made to lead to this machine (DNS rebinding): browsers
+    then say that it is the same site, but name it in `Host`, where programs of this machine name an address."""
+    if headers.get("sec-fetch-site") == "cross-site":
+        return True
+    host = headers.get("host", "")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+    if not loopback or name in ("", "127.0.0.1", "localhost") or name.endswith(".localhost"):
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return True
+    return False
 
 
 async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
