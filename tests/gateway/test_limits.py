@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import io
 import itertools
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from PIL import Image
 
 from eyelid.errors import ConfigError
 
@@ -20,6 +23,15 @@ KEYS = """keys:
     a=hashlib.sha256(b"key-of-team-a").hexdigest(), b=hashlib.sha256(b"key-of-team-b").hexdigest()
 )
 A, B = {"authorization": "Bearer key-of-team-a"}, {"authorization": "Bearer key-of-team-b"}
+
+
+def _pixel() -> str:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+PIXEL = _pixel()
 
 
 async def test_keys_say_who_may_ask_for_what_and_how_often() -> None:
@@ -95,6 +107,36 @@ async def test_bodies_have_a_size_a_time_and_a_type() -> None:
     assert status in (400, 413)
     assert (odd.status, odd.error["code"]) == (400, "wrong_content_type")
     assert b" 408 " in line
+
+
+async def test_moderations_take_as_many_images_as_chats() -> None:
+    shown = {"type": "image_url", "image_url": {"url": PIXEL}}
+    asked = [{"role": "user", "content": [shown] * 3}, {"role": "assistant", "content": "An answer."}]
+    async with both(serve="limits: {max_images: 2}") as (gate, model):
+        much = await gate.post({"model": "ecso", "input": asked}, "/v1/moderations")
+        asked[0]["content"] = [shown] * 2
+        fine = await gate.post({"model": "ecso", "input": asked}, "/v1/moderations")
+    assert (much.status, much.error["code"]) == (413, "too_many_images")
+    assert fine.status == 200
+    assert model.parts == ["judge"]
+
+
+async def test_who_asks_whether_it_is_ready_costs_the_upstreams_little() -> None:
+    async with both() as (gate, _):
+        upstreams = {id(a.upstream): a.upstream for a in gate.gateway.current.aliases.values()}
+        asked = 0
+
+        async def reachable(_: float) -> bool:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0.05)
+            return True
+
+        for upstream in upstreams.values():
+            upstream.reachable = reachable  # type: ignore[method-assign]
+        answers = await asyncio.gather(*(gate.get("/readyz") for _ in range(20)))
+    assert {a.status for a in answers} == {200}
+    assert asked == 1
 
 
 def test_the_section_says_what_is_wrong_and_where() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -323,3 +324,12 @@ def test_what_stands_around_the_choices_has_a_form():
     assert whole["id"].startswith("chatcmpl-")
     assert isinstance(whole["created"], int)
     assert whole["usage"] == {"total_tokens": 3, "details": {"cached": 1}}
+
+
+def test_a_text_of_megabytes_is_cut_into_hundreds_of_pieces_and_not_into_thousands() -> None:
+    text = "word " * 2_000_000
+    message = {"role": "assistant", "content": text}
+    whole = {"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    found = [json.loads(c.removeprefix(b"data: ")) for c in chunks(whole, include_usage=False)]
+    assert len(found) < 600
+    assert "".join(c["choices"][0]["delta"].get("content") or "" for c in found) == text

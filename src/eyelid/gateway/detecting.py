@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from ..protocols import Exchange, StepLog
 from ..types import ImagePart, Label, Request, Response, Verdict, user
 from . import guardrail, moderations
 from .endpoint import Call
-from .errors import BadRequest
+from .errors import BadRequest, TooLarge
 from .lifecycle import Generation
 from .moderations import Item, Json, Unknown
 from .record import ChoiceRecord, StepRecord
@@ -27,7 +28,11 @@ async def moderate(call: Call, body: bytes, generation: Generation) -> object:
     fields = _object(body)
     judge = _Judge(call, generation, fields.get("model"))
 
+    taken, most = itertools.count(1), generation.config.serve.limits.max_images
+
     async def load(url: str) -> ImagePart:
+        if next(taken) > most:
+            raise TooLarge(f"at most {most} images are taken", param="input", code="too_many_images")
         reader = generation.reader(judge.alias)
         if url[:5].lower() != "data:" and reader.fetch is None:
             raise BadRequest("images by address are switched off", param="input", code="invalid_image")

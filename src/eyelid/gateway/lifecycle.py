@@ -61,7 +61,7 @@ class Generation:
             await self._idle.wait()
 
     def alias(self, name: str, key: KeyInfo) -> Alias:
-        """Raises NotFound or Forbidden; a key is not told about aliases that it may not use."""
+        """Raises NotFound or Forbidden. No list tells a key about aliases that it may not use."""
         if name not in self.aliases:
             hint = "GET /v1/models lists them"
             raise NotFound(f"there is no model {name[:128]!a} here", param="model", hint=hint)
@@ -85,7 +85,7 @@ class Gateway:
         self.draining = False
         self._pool = pool or Pool()
         self._current: Generation | None = None
-        self._reloading = asyncio.Lock()
+        self._reloading, self._probing = asyncio.Lock(), asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._probed: tuple[float, int] | None = None
 
@@ -144,12 +144,13 @@ class Gateway:
             return "draining"
         if self._current is None:
             return "starting"
-        now = time.monotonic()
-        if self._probed is None or now - self._probed[0] > PROBE_KEPT:
-            upstreams = {id(a.upstream.backend): a.upstream for a in self._current.aliases.values()}
-            found = await asyncio.gather(*(u.reachable(PROBE_SECONDS) for u in upstreams.values()))
-            self._probed = (now, sum(found))
-        return "ready" if self._probed[1] else "upstreams unreachable"
+        async with self._probing:  # nobody needs a key for this: who asks at the same time waits for one answer
+            now = time.monotonic()
+            if self._probed is None or now - self._probed[0] > PROBE_KEPT:
+                upstreams = {id(a.upstream.backend): a.upstream for a in self._current.aliases.values()}
+                found = await asyncio.gather(*(u.reachable(PROBE_SECONDS) for u in upstreams.values()))
+                self._probed = (now, sum(found))
+            return "ready" if self._probed[1] else "upstreams unreachable"
 
     async def _open(self, config: Config, old: Generation | None) -> Generation:
         taken: list[object] = []

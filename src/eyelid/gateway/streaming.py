@@ -14,8 +14,9 @@ from .sse import DONE, PING, event
 Finish = Callable[[Json], Awaitable[Json]]
 ErrorPayload = Callable[[BaseException], Mapping[str, object]]
 
-#: Characters of one delta. The answer is there as a whole: small pieces would only cost the client time.
-PIECE = 256
+#: Characters of one delta, and how many deltas a text is cut into before they grow. The answer is there as a whole:
+#: small pieces would only cost the client time, and those of megabytes would hold up everybody's.
+PIECE, PIECES = 256, 512
 _BLOCK = 32 * 1024
 _TOP = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "choices", "usage"})
 _OF_CHOICE = frozenset({"index", "message", "finish_reason", "logprobs"})
@@ -174,16 +175,17 @@ def legacy_deltas(head: Json, index: int, call: Mapping[str, Any], sent: int | N
 
 def _pieces(text: str, tokens: list[Json] | None = None) -> Iterator[tuple[str, list[Json] | None]]:
     """The text in pieces, cut between `tokens` where those spell it; else the tokens go with the first piece."""
+    size = max(PIECE, len(text) // PIECES)
     if tokens and "".join(str(t.get("token")) for t in tokens) == text:
         piece, entries = "", list[Json]()
         for token in tokens:
             piece += str(token["token"])
             entries.append(token)
-            if len(piece) >= PIECE:
+            if len(piece) >= size:
                 yield piece, entries
                 piece, entries = "", []
         if entries:
             yield piece, entries
         return
-    for start in range(0, len(text), PIECE):
-        yield text[start : start + PIECE], tokens if start == 0 else None
+    for start in range(0, len(text), size):
+        yield text[start : start + size], tokens if start == 0 else None
