@@ -135,6 +135,7 @@ async def test_a_stream_that_fails_never_looks_whole(alias: str, fault: Fault, s
     told = answer.error if answer.status != 200 else answer.events[-1]["error"]
     assert told["code"] in (code, "upstream_error"), answer.body
     assert record.outcome == "upstream_error"
+    assert record.status == answer.status, "what the client and every proxy on the way saw"
     if alias == "ecso":
         assert answer.status == status, "what fails before the first byte is an HTTP status"
 

@@ -59,6 +59,8 @@ class Call:
     images: tuple[str, ...] = ()
     choices: tuple[ChoiceRecord, ...] = ()
     query: str | None = field(default=None, repr=False)
+    #: Whether its head has left: then the status is what it was, whatever goes wrong later.
+    begun: bool = False
     #: Headers that are known by now; those of a stream, when its first byte leaves.
     told: dict[str, str] = field(default_factory=dict)
 
@@ -74,7 +76,8 @@ class Call:
     def failed(self, error: BaseException) -> dict[str, object]:
         """Notes an error and returns the object that the client gets."""
         self.problem = problem = errors.describe(error)
-        self.status, self.outcome, self.error = problem.status, problem.outcome, problem.code
+        self.status = self.status if self.begun else problem.status
+        self.outcome, self.error = problem.outcome, problem.code
         if problem.outcome == "upstream_error" and isinstance(error, EyelidError):
             log.warning("%s: %s: %s", self.id, problem.code, errors.ours(error))
         if problem.type == "internal_error":  # the texts of foreign errors may quote anything: only the place is logged
@@ -209,7 +212,7 @@ class _Reply:
         else:
             headers.append((b"content-length", str(length).encode()))
         headers += [(k.encode("latin-1"), v.encode("latin-1", "replace")) for k, v in told.items()]
-        self.begun = True
+        self.begun = call.begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _piece(self, body: bytes, *, last: bool = False) -> None:
