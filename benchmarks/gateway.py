@@ -95,10 +95,16 @@ def right(_: int, body: bytes) -> bool:
 
 
 async def turns(
-    contestants: Sequence[Process], body: Callable[[str], object], *, rounds: int, requests: int, clients: int, say: str
+    contestants: Sequence[Process],
+    body: Callable[[Process], object],
+    *,
+    rounds: int,
+    requests: int,
+    clients: int,
+    say: str,
 ) -> dict[str, list[Burst]]:
     """Every contestant in every round, in an order that turns."""
-    raws = {c.name: prepared(c, body(c.model)) for c in contestants}
+    raws = {c.name: prepared(c, body(c)) for c in contestants}
     for c in contestants:
         await burst(c, [raws[c.name]], right, requests=max(clients * 4, requests // 10), clients=clients)
     found: dict[str, list[Burst]] = {c.name: [] for c in contestants}
@@ -156,11 +162,13 @@ async def measure(bench: Bench, sizes: Sizes, *, shipped: bool) -> dict[str, Any
 
     text = (plain, null, none, guarded, *onnx)
     for name, clients, requests in (("text, one at a time", 1, sizes.alone), ("text", sizes.clients, sizes.requests)):
-        rounds = await turns(text, question, rounds=sizes.rounds, requests=requests, clients=clients, say=name)
+        rounds = await turns(
+            text, lambda c: question(c.model), rounds=sizes.rounds, requests=requests, clients=clients, say=name
+        )
         out[name] = told(rounds)
     image = picture()
     rounds = await turns(
-        (plain, null, none, guarded), lambda m: question(m, image=image), rounds=sizes.rounds,
+        (plain, null, none, guarded), lambda c: question(c.model, image=image), rounds=sizes.rounds,
         requests=sizes.images, clients=1, say="1 MB image",
     )  # fmt: skip
     out["1 MB image, one at a time"] = told(rounds)

@@ -355,15 +355,23 @@ async def upstream(scope: dict[str, Any], receive: Any, send: Send) -> None:
 
 
 async def detector(scope: dict[str, Any], receive: Any, send: Send) -> None:
+    """A request without a body is told how often it was asked."""
     if scope["type"] != "http":
         return
     body = await body_of(receive)
     if not body:
-        return await whole(send, b"{}")
+        return await whole(send, b'{"asked": %d}' % len(_ASKED))
+    _ASKED.append(None)
+    if scope["path"].startswith("/beta/"):  # LiteLLM's guardrail API
+        return await whole(send, b'{"action": "NONE"}')
     texts = json.loads(body)["input"]
     texts = [texts] if isinstance(texts, str) else texts
     verdict = {"label": "harmless", "probs": [0.99, 0.01], "num_classes": 2}
     await whole(send, json.dumps({"data": [{"index": i, **verdict} for i in range(len(texts))]}).encode())
+
+
+#: One entry for each time that the detector was asked.
+_ASKED: list[None] = []
 
 
 async def start(send: Send, kind: bytes, length: int | None, status: int = 200) -> None:
