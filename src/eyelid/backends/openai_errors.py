@@ -100,8 +100,9 @@ def _status(code: object, kind: str) -> int:
 def cleaner(private: str, *secrets: str | None) -> Callable[[str], str]:
     """A function that makes a server's message fit to be shown: one line, at most `QUOTE` characters.
 
-    Taken out are the `secrets`, data URLs, and every run of 12 characters or more that also stands in `private` (the
-    request's own words, which some servers echo). A prefix of a secret, as some servers show it, goes as well.
+    Taken out are the `secrets`, data URLs, base64 of 64 characters and more, and every run of 12 characters or more
+    that also stands in `private` (the request's own words, which some servers echo). A prefix of a secret, as some
+    servers show it, goes as well.
     """
 
     def clean(text: str) -> str:
@@ -109,7 +110,7 @@ def cleaner(private: str, *secrets: str | None) -> Callable[[str], str]:
             text = text.replace(secret, "[key]")
             for size in range(min(len(secret) - 1, 24), 3, -1):
                 text = text.replace(secret[:size], "[key]").replace(secret[-size:], "[key]")
-        text = re.sub(r"data:[\w/+.-]*;base64,[\w+/=-]*", "[image]", text)
+        text = re.sub(r"data:[\w/+.-]*;base64,[\w+/=-]*|[A-Za-z0-9+/_-]{64,}={0,2}", "[image]", text)
         text = " ".join(text[: 4 * QUOTE].split())
         words = " ".join(private.split())
         kept: list[str] = []
