@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from eyelid import config
-from eyelid.gateway import errors, settings
+from eyelid.gateway import errors, refused, settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
 
@@ -36,3 +36,15 @@ def test_every_code_of_the_gateways_own_stands_in_the_page() -> None:
     kinds = errors.GatewayError.__subclasses__() + errors.Forbidden.__subclasses__()
     codes = {k.default_code for k in kinds} | set(errors._PLACES) - {"not_http"}
     assert [c for c in sorted(codes) if f"`{c}`" not in PAGE and c != "not_allowed"] == []
+
+
+def test_every_field_that_is_refused_stands_in_the_page() -> None:
+    names = [*refused.REFUSED, *refused.REFUSED_IN_MESSAGE]
+    assert [n for n in names if f"`{n}`" not in PAGE] == []
+
+
+def test_what_is_said_to_pass_does() -> None:
+    told = PAGE.partition("whatever their names: sampling, ")[2].partition("These are answered")[0]
+    named = re.findall(r"`(\w+)`", told)
+    assert len(named) > 8
+    assert [n for n in named if n in refused.REFUSED] == []
