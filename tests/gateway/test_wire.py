@@ -207,6 +207,8 @@ def test_ours_and_what_we_need_are_set() -> None:
         sent = json.loads(wire.forward(wire.read(body(**asked), capped), "up", capped))
         assert sent[field] == 10
     assert json.loads(wire.forward(wire.read(body(max_tokens=5), capped), "up", capped))["max_tokens"] == 5
+    sent = json.loads(wire.forward(wire.read(body(max_tokens=10**6, max_completion_tokens=5), capped), "up", capped))
+    assert (sent.get("max_tokens"), sent["max_completion_tokens"]) == (None, 5)
 
 
 @given(JSON)

@@ -3,7 +3,7 @@
 Servers take far more fields than OpenAI's. Those that only choose how an answer is written (sampling, grammars,
 `stop_token_ids`, `reasoning_effort`, ...) go on as they came: whatever they lead to, the detector reads all of it.
 Refused are those that bring in text or images unseen, change how the conversation or its images are read, leave out
-the beginning of the answer, choose other weights or another server, or run code there.
+the beginning of the answer, choose other weights or another server, pass by limits, or run code there.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("api_base", "base_url", "api_key", "extra_body", "extra_headers", "user_config"), _WHERE),
     **dict.fromkeys(("kv_transfer_params", "ec_transfer_params", "vllm_xargs"), _WHERE),
     **dict.fromkeys(("bootstrap_host", "bootstrap_port", "bootstrap_room"), _WHERE),
+    # Other names for what has limits.
+    **dict.fromkeys(("n_predict", "num_predict", "max_new_tokens"), "use max_tokens"),
+    "best_of": "use n",
     # Code.
     **dict.fromkeys(("logits_processors", "custom_logit_processor"), _CODE),
 }
@@ -78,6 +81,8 @@ _OF_PART: Mapping[str, frozenset[str]] = {
     "text": frozenset({"type", "text"}),
     "image_url": frozenset({"type", "image_url"}),
     "refusal": frozenset({"type", "refusal"}),
+    "thinking": frozenset({"type", "thinking", "text"}),
+    "reasoning": frozenset({"type", "reasoning", "text"}),
 }
 #: Switches of templates (`enable_thinking`, `reasoning_effort`) pass, texts for them do not.
 _SWITCH = re.compile(r"[A-Za-z0-9_.-]{0,32}", re.ASCII)

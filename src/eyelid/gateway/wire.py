@@ -197,7 +197,8 @@ def forward(
     if limits.max_tokens is not None:
         bound = min(bound or limits.max_tokens, limits.max_tokens)
     renamed = max_tokens_field is not None and max_tokens_field not in fields
-    if bound is not None and (bound != chat.max_tokens or renamed):
+    both = chat.options.max_tokens is not None and chat.options.max_completion_tokens is not None
+    if bound is not None and (bound != chat.max_tokens or renamed or both):  # servers differ in which of both they read
         names = [k for k in ("max_completion_tokens", "max_tokens") if fields.pop(k, None) is not None]
         fields[max_tokens_field or (names[0] if names else "max_tokens")] = Raw(msgspec.json.encode(bound))
     return msgspec.json.encode(fields)
