@@ -28,7 +28,7 @@ RUN groupadd --gid 10001 eyelid \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/eyelid
 COPY --from=build /opt/eyelid /opt/eyelid
 # Audit and spill go to /var/lib/eyelid/eyelid: make it a volume. Nothing else is written.
-ENV PATH=/opt/eyelid/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_STATE_HOME=/var/lib/eyelid
+ENV PATH=/opt/eyelid/bin:$PATH PYTHONDONTWRITEBYTECODE=1 XDG_STATE_HOME=/var/lib/eyelid
 USER 10001:10001
 WORKDIR /var/lib/eyelid
 EXPOSE 8080

@@ -14,6 +14,7 @@ import logging.handlers
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Collection
 from typing import Any, TextIO
@@ -27,6 +28,8 @@ MAX_LINES = 10_000
 MAX_MESSAGE = 2000
 #: How long, in seconds, the last lines may take.
 PATIENCE = 5.0
+#: How long, in seconds, a line waits for others. Waking a thread for each costs the requests more than the line itself.
+GATHER = 0.05
 
 access = logging.getLogger("eyelid.access")
 
@@ -54,7 +57,7 @@ class Lines:
     def __init__(self, stream: TextIO | None = None, *, level: int = logging.INFO):
         waiting: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LINES)
         self._handler = _Queued(waiting)
-        target = logging.StreamHandler(sys.stdout if stream is None else stream)
+        target = _Target(sys.stdout if stream is None else stream)
         target.setFormatter(Formatter(self._handler))
         self._listener = _Listener(waiting, target)
         self._before = [(log, log.handlers, log.propagate, log.level) for log in map(logging.getLogger, LOGGERS)]
@@ -143,9 +146,23 @@ def fields(r: Record, *, alias: str) -> dict[str, object]:
 class _Listener(logging.handlers.QueueListener):
     """The library's own would raise on a full queue when it is stopped, and wait for ever for a stuck reader."""
 
-    def __init__(self, waiting: queue.Queue[Any], target: logging.Handler):
+    def __init__(self, waiting: queue.Queue[Any], target: _Target):
         super().__init__(waiting, target)
-        self._waiting = waiting
+        self._waiting, self._target = waiting, target
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        """The next line; lines are written out when none waits any more."""
+        with contextlib.suppress(queue.Empty):
+            return self._waiting.get_nowait()  # type: ignore[no-any-return]
+        self._target.written_out()
+        found = self._waiting.get(block)
+        if found is not getattr(self, "_sentinel", None):
+            time.sleep(GATHER)
+        return found  # type: ignore[no-any-return]
+
+    def _monitor(self) -> None:
+        super()._monitor()  # type: ignore[misc]
+        self._target.written_out()
 
     def stop(self) -> None:
         thread: threading.Thread | None = getattr(self, "_thread", None)
@@ -154,6 +171,17 @@ class _Listener(logging.handlers.QueueListener):
                 self._waiting.put(getattr(self, "_sentinel", None), timeout=PATIENCE)
                 thread.join(PATIENCE)
             self._thread = None
+
+
+class _Target(logging.StreamHandler[TextIO]):
+    """Writes lines; they leave with `written_out`, many at once."""
+
+    def flush(self) -> None:
+        """Not after each line."""
+
+    def written_out(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or it is closed
+            self.stream.flush()
 
 
 class _Queued(logging.handlers.QueueHandler):
