@@ -84,8 +84,11 @@ def top(completion: Mapping[str, object], alias: str, *, guarded: bool) -> Json:
     """The completion without its choices, under the alias's name; of a guarded one only what `assembly` knows."""
     known = ("id", "created", "system_fingerprint", "service_tier", "usage")
     names = known if guarded else tuple(n for n in completion if n not in ("choices", "eyelid", "moderation"))
-    out: Json = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
-    out |= {name: completion[name] for name in names if name in completion}
+    out: Json = {name: completion[name] for name in names if name in completion}
+    if "id" not in out:
+        out["id"] = f"chatcmpl-{secrets.token_hex(12)}"
+    if "created" not in out:
+        out["created"] = int(time.time())
     return out | {"object": "chat.completion", "model": alias}
 
 
