@@ -255,9 +255,7 @@ def main() -> None:
     for table in tables(found):
         console.print(table)
     rest = ", ".join(f"{k} {v:.0f} MB" for k, v in found["resident MB"].items())
-    console.print(
-        f"The no proxy rows' CPU is the upstream's own. A stream lasts {EVENTS * PAUSE + PAUSE:.2f} s upstream."
-    )
+    console.print(f"CPU of `no proxy` is the upstream's own. A stream takes {EVENTS * PAUSE:.1f} s upstream.")
     console.print(f"Resident memory after all this: {rest}.")
     if o.json:
         o.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -34,8 +34,8 @@ import httptools
 ROOT = Path(__file__).resolve().parent.parent
 CHAT = "/v1/chat/completions"
 #: Of a stream: pieces, and seconds between two of them.
-EVENTS, PAUSE = 20, 0.05
-WORDS = " ".join(f"word{i}" for i in range(60))
+EVENTS, PAUSE = 16, 0.05
+WORDS = " ".join(f"word{i}" for i in range(63))
 
 
 # --- processes
