@@ -196,6 +196,22 @@ def test_what_stands_twice_inside_of_messages_is_sent_on_once() -> None:
     assert json.loads(sent)["messages"][0]["c"] == 1.5
 
 
+LARGE = "x" * 70_000
+
+
+@given(JSON, st.booleans())
+def test_large_messages_go_on_as_they_came_unless_a_key_stands_twice(extra: object, twice: bool) -> None:
+    inner = json.dumps({"k": extra, "content": LARGE, "role": "user"}, ensure_ascii=False)
+    raw = f'[ {inner[:-1]}, "k": {json.dumps(extra, ensure_ascii=False)}}} ]' if twice else f"[ {inner} ]"
+    try:
+        chat = wire.read(f'{{"model": "m", "messages": {raw}}}'.encode(), LIMITS)
+    except BadRequest:  # numbers out of range, depth
+        return
+    sent = wire.forward(chat, "up", LIMITS)
+    assert (f'"messages":{raw}'.encode() in sent) == (not twice and "\\" not in raw)
+    assert sent.count(b'"k":') == json.dumps(chat.plain).count('"k":')
+
+
 def test_ours_and_what_we_need_are_set() -> None:
     own: Json = {"eyelid": {"trace": True}, "moderation": {"model": "o"}}
     chat = wire.read(body(stream=True, stream_options={"x": 1}, **own), LIMITS)
