@@ -283,6 +283,15 @@ async def test_what_a_server_quotes_of_an_answer_that_broke_does_not_leave(
     assert "what it wrote" not in caplog.text
 
 
+@pytest.mark.parametrize("alias", ["ecso", "window"])
+async def test_an_unknown_finish_reason_is_quoted_only_where_it_is_a_word(alias: str) -> None:
+    for reason, told in (("what it wrote", False), ("odd_reason", True)):
+        async with both(lambda _, r=reason: completion("x", reason=r)) as (found, _):
+            got = await found.ask(model=alias)
+        assert got.status == 502
+        assert (reason in got.error["message"]) == told
+
+
 async def test_what_is_no_count_stays_out_of_the_usage() -> None:
     odd = {"a text as a name": 1, "n": 10**40, "prompt_tokens": 3, "details": {"cached": 2, "A": {}}, "cost": 0.5}
     whole = {**completion("fine"), "usage": odd}

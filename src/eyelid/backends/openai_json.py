@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -241,8 +242,9 @@ def finish_reason(reason: str) -> FinishReason:
     if reason in ("abort", "error", "cancelled"):
         raise BackendUnavailable("the server gave the answer up before its end", hint="see the server's log; try again")
     if reason not in FINISH_REASONS:
+        shown = repr(reason) if re.fullmatch(r"[A-Za-z_-]{1,40}", reason) else "that is not a plain word"
         raise BackendProtocol(
-            f"the server ended with an unknown finish reason {reason[:40]!r}",
+            f"the server ended with an unknown finish reason {shown}",
             hint=f"known: {', '.join(FINISH_REASONS)}",
         )
     return FINISH_REASONS[reason]
