@@ -187,8 +187,10 @@ class Writer:
         return max(0.01, min(due))
 
     def _drain(self, closing: bool) -> None:
-        while self._queue:
+        left = len(self._queue)  # what comes meanwhile waits for others, or under load each would have its transaction
+        while self._queue if closing else left > 0:
             records = list(itertools.islice(self._queue, BATCH))
+            left -= len(records)
             if not self._take([Rows.of(r) for r in records], closing):
                 return  # neither database nor file: they wait where they are
             with self._lock:
