@@ -182,6 +182,19 @@ async def test_sighup_takes_a_new_configuration_and_keeps_the_old_one_where_it_i
     assert (old[0], old[1]["model"]) == (200, "guarded"), "what began under the old configuration ends under it"
 
 
+async def test_a_file_that_lost_its_keys_does_not_open_the_gateway_to_all(tmp_path: Path) -> None:
+    keys = f"  keys: [{{name: a, sha256: {'a' * 64}}}]\n  host: 0.0.0.0\n  audit: {{enabled: false}}\n"
+    async with model("fine") as m:
+        path = written(tmp_path, m.url, keys)
+        async with served(tmp_path, "--config", str(path)) as p:
+            p.url = p.url.replace("0.0.0.0", "127.0.0.1")
+            for host in ("0.0.0.0", "127.0.0.1"):  # it goes on listening where it began
+                written(tmp_path, m.url, f"  host: {host}\n  audit: {{enabled: false}}\n")
+                p.process.send_signal(signal.SIGHUP)
+                await p.until("stays in force: no keys are set")
+                assert (await p.ask(ASK))[0] == 401
+
+
 @pytest.mark.parametrize(
     ("flags", "said", "code"),
     [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..gateway.aliases import Alias
 
 #: What the extra `serve` brings; a missing one is told with the command that installs it.
-NEEDED = ("starlette", "uvicorn", "msgspec", "pybase64", "prometheus_client")
+NEEDED = ("starlette", "uvicorn", "httptools", "msgspec", "pybase64", "prometheus_client")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,14 @@ def run(args: argparse.Namespace) -> int:
         host, port = listening.getsockname()[:2]
         _announce(conf, str(host), int(port), running[0].gateway.current.aliases)
 
-    found = server.Server(create(conf), conf, reread=(lambda: settings(args)) if args.config else None, ready=ready)
+    def reread() -> config.Config:
+        """The file anew, for the address that is listened on: a file that lost its keys must not open it to all."""
+        again = settings(args)
+        again = dataclasses.replace(again, serve=dataclasses.replace(again.serve, host=conf.serve.host))
+        server.check(again, insecure=args.insecure)
+        return again
+
+    found = server.Server(create(conf), conf, reread=reread if args.config else None, ready=ready)
     running.append(found)
     with listening, _logs(conf.serve.log):
         found.run(sockets=[listening])
