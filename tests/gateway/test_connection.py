@@ -169,3 +169,17 @@ async def test_a_client_that_reads_slowly_is_waited_for(monkeypatch: pytest.Monk
         async with asyncio.timeout(5):
             await until(lambda: wire.ended)
         found.connection_lost(OSError())
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "//v1/chat/completions", "/v1/chat", "/V1/chat/completions"])
+async def test_no_path_leads_elsewhere(path: str) -> None:
+    async with both() as (gate, model):
+        reader, writer = await opened(gate)
+        sent = POST.replace(b"/v1/chat/completions", path.encode()).replace(b"127.0.0.1", b"other.example")
+        writer.write(sent.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1))
+        answer = await until_closed(reader)
+        writer.close()
+    assert b" 404 " in answer
+    assert b"other.example" not in answer
+    assert b'"code":"http_404"' in answer
+    assert model.parts == []

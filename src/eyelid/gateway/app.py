@@ -61,6 +61,7 @@ def create(config: Config, *, sinks: Sequence[Sink] | None = None, pool: Pool | 
         exception_handlers={HTTPException: _http_error, Exception: _defect},
         middleware=[Middleware(_Secure)],
     )
+    app.router.redirect_slashes = False  # it would send clients wherever their `Host` says
     app.state.gateway = gateway
     return app
 
