@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,6 +141,34 @@ async def test_without_a_defence_everything_goes_through_and_is_said_not_to_be_c
     assert model.parts == ["answer"]
     assert record.choices[0].action == "not_guarded"
     assert (record.prompt_tokens, record.completion_tokens) == (11, 7)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "eos", None, "", "content_filter", "abort", "no such", 5])
+async def test_an_unguarded_answer_is_told_alike_on_both_ways(reason: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = completion("hello", message("there", reasoning_content="hm"))
+    whole["choices"][0]["finish_reason"] = reason
+    whole["choices"][1]["index"] = 4
+    async with both(lambda body: whole) as (gate, _):
+        short = await gate.ask(model="plain", n=2)
+        noted = await gate.recorded()
+        monkeypatch.setattr("eyelid.gateway.unguarded.ordinary", lambda found: False)
+        long = await gate.ask(model="plain", n=2)
+        expected = await gate.recorded()
+
+    def told(answer: Any) -> Json:
+        found = answer.json
+        for changing in ("id", "overhead_ms"):
+            found.get("eyelid", {}).pop(changing, None)
+        return {"status": answer.status, **found, "headers": sorted(answer.headers)}
+
+    def recorded(record: Any) -> Any:
+        choices = [replace(c, steps=tuple(replace(s, milliseconds=0.0) for s in c.steps)) for c in record.choices]
+        times = dict.fromkeys(("time", "milliseconds", "upstream_ms", "guard_ms"), 0.0)
+        return replace(record, id="", choices=tuple(choices), **times)
+
+    assert told(short) == told(long)
+    assert recorded(noted) == recorded(expected)
+    assert noted is not expected
 
 
 async def test_every_choice_is_guarded_on_its_own_with_one_call_of_the_upstream() -> None:

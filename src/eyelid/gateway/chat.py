@@ -13,7 +13,7 @@ from ..protocols import Detector, Exchange, StepLog
 from ..remedies.refuse import Refuse
 from ..types import Action, Response, Trace, Verdict
 from . import completion as completions
-from . import conversation, relay, wire
+from . import conversation, relay, unguarded, wire
 from .aliases import Alias
 from .completion import Json, Read
 from .endpoint import Call, Stream
@@ -126,6 +126,10 @@ class Answering:
         """Guards every choice and returns the completion to deliver, with what is to be said about it."""
         if self._unasked:
             return await self.whole()
+        if not (self._guarded or self._trace or self._texts) and unguarded.ordinary(completion):
+            name, asked = self._upstream.backend.name, self._guard.defense
+            out = unguarded.told(completion, self._call, self._alias.name, defense=asked, backend=name)
+            return self._finished(out)
         reads = completions.read(completion, guarded=self._guarded)
         start = time.perf_counter()
         judged = await _all([self._judge(r) for r in reads])
@@ -206,25 +210,31 @@ class Answering:
         traces = [j.trace for j in judged]
         out = completions.top(completion, self._alias.name, guarded=self._guarded)
         out["choices"] = [j.delivered for j in judged]
-        self._note(judged, out.get("usage"))
+        self._note(judged)
         told = [completions.account(j.read.index, j.trace, guarded=self._guarded, steps=self._trace) for j in judged]
         for account, j in zip(told, judged, strict=True):
             if j.released is not None:
                 account["released_characters"] = j.released
         out["moderation"] = completions.moderation(traces, self._alias.name)
+        out["eyelid"] = {"choices": told}
+        return self._finished(out)
+
+    def _finished(self, out: Json) -> Json:
+        """The answer with its audit id, with the time by now, and with headers that say the same."""
+        call, own, usage = self._call, cast(Json, out["eyelid"]), out.get("usage")
+        if isinstance(usage, dict):
+            call.prompt_tokens = _count(usage.get("prompt_tokens"))
+            call.completion_tokens = _count(usage.get("completion_tokens"))
         overhead = round(call.overhead_ms, 1)
-        out["eyelid"] = {"id": call.id, "choices": told, "overhead_ms": overhead}
-        call.told |= completions.headers(told, overhead)
+        out["eyelid"] = {"id": call.id, **own, "overhead_ms": overhead}
+        call.told |= completions.headers(cast(list[Json], own["choices"]), overhead)
         return out
 
-    def _note(self, judged: Sequence[_Judged], usage: object) -> None:
+    def _note(self, judged: Sequence[_Judged]) -> None:
         call = self._call
         call.choices = tuple(self._record(j) for j in judged)
         if any(j.trace.action is Action.FAILED for j in judged):
             call.outcome, call.error = "guard_error", "guard_failed"
-        if isinstance(usage, dict):
-            call.prompt_tokens = _count(usage.get("prompt_tokens"))
-            call.completion_tokens = _count(usage.get("completion_tokens"))
 
     def _record(self, judged: _Judged) -> ChoiceRecord:
         why = completions.because(judged.trace, guarded=self._guarded)

@@ -21,6 +21,8 @@ from .upstream import chunks
 Json = dict[str, object]
 #: The worst first: what the headers say of an answer with several choices.
 ACTIONS = ("failed", "refused", "repaired", "not_guarded", "passed")
+#: Why nothing was checked where no detector is there to do it.
+UNGUARDED = "no detector guards this model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,19 @@ def read(completion: Mapping[str, object], *, guarded: bool) -> list[Read]:
 def _read(choice: object, at: int, completion: Mapping[str, object], guarded: bool) -> Read:
     if not isinstance(choice, dict):
         raise BackendProtocol("a choice is not a JSON object", hint="is this an OpenAI-compatible server?")
-    index = choice.get("index")
-    index = index if isinstance(index, int) and not isinstance(index, bool) else at
     try:
         response = response_from_json({"model": completion.get("model"), "choices": [{**choice, "index": 0}]})
     except BackendProtocol:
         if guarded:
             raise
         response = Response("")
-    return Read(index, choice, response)
+    return Read(index(choice, at), choice, response)
+
+
+def index(choice: Mapping[str, object], at: int) -> int:
+    """What a choice says of its place, else where it stands."""
+    found = choice.get("index")
+    return found if isinstance(found, int) and not isinstance(found, bool) else at
 
 
 def deliver(given: Read, guarded: Response) -> Json:
@@ -107,7 +113,7 @@ def because(trace: Trace, *, guarded: bool) -> str | None:
     if trace.checked:
         return None
     if not guarded:
-        return "no detector guards this model"
+        return UNGUARDED
     if trace.action is Action.FAILED:
         return "the guard failed"
     verdict = trace.final_verdict or trace.verdict
@@ -169,12 +175,17 @@ def moderation(traces: Sequence[Trace], model: str) -> Json:
     results: list[Json] = []
     for trace in traces:
         if trace.verdict is None:
-            told = hazards.not_moderated("not_checked", "no detector judged this answer")
-            return {"input": unseen, "output": told}
+            return unjudged()
         if trace.verdict.label is Label.UNKNOWN:
             return {"input": unseen, "output": hazards.not_moderated("unknown", "the detector could not tell")}
         results.append(hazards.result(trace.verdict))
     return {"input": unseen, "output": hazards.part(results, model)}
+
+
+def unjudged() -> Json:
+    """The `moderation` object of answers that no detector judged."""
+    unseen = hazards.not_moderated("not_checked", "the input is not moderated, answers are")
+    return {"input": unseen, "output": hazards.not_moderated("not_checked", "no detector judged this answer")}
 
 
 def _verdict(verdict: Verdict | None) -> tuple[str | None, float | None]:
