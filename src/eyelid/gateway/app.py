@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -55,7 +55,7 @@ def create(config: Config, *, sinks: Sequence[Sink] | None = None, pool: Pool | 
         finally:
             await gateway.aclose()
 
-    app = Starlette(
+    app = _App(
         routes=_routes(gateway, found, config.serve.playground),
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error, Exception: _defect},
@@ -63,7 +63,23 @@ def create(config: Config, *, sinks: Sequence[Sink] | None = None, pool: Pool | 
     )
     app.router.redirect_slashes = False  # it would send clients wherever their `Host` says
     app.state.gateway = gateway
+    app.endpoints = {r.path: r.app for r in app.routes if isinstance(r, Route) and isinstance(r.app, Endpoint)}
     return app
+
+
+class _App(Starlette):
+    """Model endpoints are asked directly: Starlette's layers catch nothing that they let through, and cost each request
+    as much as the gateway's own work around it. By other methods, or below a path, they are routes like all others."""
+
+    endpoints: Mapping[str, ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
+            endpoint = self.endpoints.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 def _routes(gateway: Gateway, sinks: Sinks, playground: bool) -> list[BaseRoute]:

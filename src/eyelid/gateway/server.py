@@ -76,6 +76,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # who asks is told by the key; an address that a header names decides nothing
                 timeout_keep_alive=KEEP_ALIVE,
                 http=Connection,
                 ws="none",
