@@ -45,7 +45,9 @@ class AccessLog:
 
     def put(self, record: Record) -> None:
         if access.isEnabledFor(logging.INFO):
-            access.info("request", extra={"request": record, "alias": named(record.alias, self.aliases)})
+            line = logging.LogRecord(access.name, logging.INFO, "", 0, "request", (), None)  # nobody asks from where
+            line.request, line.alias = record, named(record.alias, self.aliases)
+            access.handle(line)
 
     async def aclose(self) -> None:
         """The lines are the business of `Lines`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,6 +23,7 @@ from .audit.query import ACTIONS, LABELS, OUTCOMES
 from .audit.writer import Stats
 from .record import ChoiceRecord, Record, named
 
+M = TypeVar("M", Counter, Histogram)
 log = logging.getLogger("eyelid.metrics")
 
 #: What `render` is, for the answer's header.
@@ -54,6 +55,7 @@ class Metrics:
         self.aliases = aliases
         self.registry = r = CollectorRegistry()
         self._reasons: dict[str, set[str]] = {}
+        self._series: dict[tuple[object, ...], Any] = {}
         by = ("alias", "defense")
         self.requests = Counter("eyelid_requests", "Requests", (*by, "outcome", "status"), registry=r)
         self.choices = Counter(
@@ -98,28 +100,35 @@ class Metrics:
     def _count(self, r: Record) -> None:
         alias, defense = named(r.alias, self.aliases), _one_of(r.defense, DEFENSES)
         status = str(r.status) if 100 <= r.status <= 599 else "other"
-        self.requests.labels(alias, defense, _one_of(r.outcome, OUTCOMES), status).inc()
-        self.duration.labels(alias, "true" if r.stream else "false").observe(r.milliseconds / 1000)
+        self._of(self.requests, alias, defense, _one_of(r.outcome, OUTCOMES), status).inc()
+        self._of(self.duration, alias, "true" if r.stream else "false").observe(r.milliseconds / 1000)
         if r.choices:  # else no model was asked, and zeros would flatter the figures
-            self.upstream.labels(alias).observe(r.upstream_ms / 1000)
+            self._of(self.upstream, alias).observe(r.upstream_ms / 1000)
             if defense != "none":
-                self.guard.labels(alias, defense).observe(r.guard_ms / 1000)
+                self._of(self.guard, alias, defense).observe(r.guard_ms / 1000)
         for kind, count in (("prompt", r.prompt_tokens), ("completion", r.completion_tokens)):
             if count is not None and count > 0:
-                self.tokens.labels(alias, kind).inc(count)
+                self._of(self.tokens, alias, kind).inc(count)
         for choice in r.choices:
             self._choice(alias, defense, choice)
 
     def _choice(self, alias: str, defense: str, c: ChoiceRecord) -> None:
-        self.choices.labels(alias, defense, _one_of(c.action, ACTIONS)).inc()
+        self._of(self.choices, alias, defense, _one_of(c.action, ACTIONS)).inc()
         if c.label is not None:
-            self.verdicts.labels(alias, defense, _one_of(c.label, LABELS)).inc()
+            self._of(self.verdicts, alias, defense, _one_of(c.label, LABELS)).inc()
         if c.action == "refused":
-            self.refusals.labels(alias, _one_of(c.refused_by, ("guard", "upstream"))).inc()
+            self._of(self.refusals, alias, _one_of(c.refused_by, ("guard", "upstream"))).inc()
         if not c.checked:
-            self.unchecked.labels(alias, self._few("unchecked", c.unchecked_because or "not said")).inc()
+            self._of(self.unchecked, alias, self._few("unchecked", c.unchecked_because or "not said")).inc()
         if c.failure is not None:
-            self.failures.labels(alias, self._few("failures", c.failure)).inc()
+            self._of(self.failures, alias, self._few("failures", c.failure)).inc()
+
+    def _of(self, metric: M, *labels: str) -> M:
+        """One series of a metric. They are kept: finding them anew costs more than counting, and they are bounded."""
+        key = (metric, *labels)
+        if (found := self._series.get(key)) is None:
+            found = self._series[key] = metric.labels(*labels)
+        return cast(M, found)
 
     def _histogram(self, name: str, about: str, labels: Sequence[str]) -> Histogram:
         return Histogram(name, about, labels, registry=self.registry, buckets=BUCKETS)
