@@ -206,7 +206,6 @@ class Answering:
 
     async def _told(self, judged: Sequence[_Judged], completion: Mapping[str, object]) -> Json:
         """The completion around the judged choices, the record's share of it, and the headers."""
-        call = self._call
         traces = [j.trace for j in judged]
         out = completions.top(completion, self._alias.name, guarded=self._guarded)
         out["choices"] = [j.delivered for j in judged]

@@ -26,6 +26,7 @@ from .keys import KeyInfo
 from .lifecycle import Gateway, Generation
 from .limits import ClientGone, read_body
 from .record import ChoiceRecord, Outcome, Record
+from .settings import ServeConfig
 
 T = TypeVar("T")
 log = logging.getLogger("eyelid.gateway")
@@ -153,7 +154,7 @@ class Endpoint:
             if key is None:
                 raise Unauthenticated("no valid key")
             call.key = key
-            if generation.keys.open and _from_elsewhere(call.headers, generation.config.serve.loopback):
+            if generation.keys.open and _from_elsewhere(call.headers, generation.config.serve):
                 hint = "keys let pages of other sites ask; without them only the gateway's own page may"
                 raise CrossSite("pages of other sites may not ask here", hint=hint)
             async with generation.keys.admit(key):
@@ -161,7 +162,7 @@ class Endpoint:
                     raise BadRequest("the body must be JSON", code="wrong_content_type", hint="application/json")
                 declared = call.headers.get("content-length")
                 body = await read_body(receive, declared, limits.max_body_bytes, limits.body_seconds)
-                await _unless_gone(self._handled(call, body, generation, reply), receive)
+                await _unless_gone(self._handled(call, body, generation, reply), receive, reply)
 
     async def _handled(self, call: Call, body: bytes, generation: Generation, reply: _Reply) -> None:
         answer = await self._handler(call, body, generation)
@@ -176,7 +177,7 @@ class _Reply:
 
     def __init__(self, call: Call, send: Send):
         self._call, self._send = call, send
-        self.begun = self.ended = False
+        self.begun = self.ended = self.sent = False
 
     async def json(self, answer: object) -> None:
         await self._whole(self._call.status, _encoded(answer))
@@ -218,6 +219,7 @@ class _Reply:
     async def _piece(self, body: bytes, *, last: bool = False) -> None:
         self.ended = self.ended or last
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        self.sent = self.sent or last
 
 
 def _encoded(value: object) -> bytes:
@@ -227,14 +229,14 @@ def _encoded(value: object) -> bytes:
         return json.dumps(value, allow_nan=False).encode("ascii")
 
 
-def _from_elsewhere(headers: Headers, loopback: bool) -> bool:
+def _from_elsewhere(headers: Headers, serve: ServeConfig) -> bool:
     """Whether a page of another site asks, or one whose name was made to lead to this machine (DNS rebinding): browsers
     then say that it is the same site, but name it in `Host`, where programs of this machine name an address."""
     if headers.get("sec-fetch-site") == "cross-site":
         return True
     host = headers.get("host", "")
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
-    if not loopback or name in ("", "127.0.0.1", "localhost") or name.endswith(".localhost"):
+    if name in ("", "127.0.0.1", "localhost") or name.endswith(".localhost") or not serve.loopback:
         return False
     try:
         ipaddress.ip_address(name)
@@ -243,20 +245,28 @@ def _from_elsewhere(headers: Headers, loopback: bool) -> bool:
     return False
 
 
-async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """The result of `work`, which is cancelled when the client goes away. Raises ClientGone then."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
-    finally:
-        watch.cancel()
-        if not task.done():
+async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive, reply: _Reply) -> T:
+    """The result of `work`, which is cancelled when the client goes away before it has its reply. Raises ClientGone
+    then."""
+    task, gone = asyncio.current_task(), False
+    assert task is not None
+
+    def leave(watch: asyncio.Task[None]) -> None:
+        nonlocal gone
+        if not watch.cancelled() and not reply.sent:  # servers call a request that is over disconnected too
+            watch.exception()  # a connection that cannot be watched is gone
+            gone = True
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+
+    watch = asyncio.ensure_future(_gone(receive))
+    watch.add_done_callback(leave)
+    try:
+        return await work
+    finally:
+        watch.remove_done_callback(leave)
+        watch.cancel()
+        if gone and not task.uncancel():  # else the whole request was cancelled as well
+            raise ClientGone
 
 
 async def _gone(receive: Receive) -> None:
