@@ -45,7 +45,7 @@ def tfidf(train: Sequence[Row]) -> Score:
     )
     known = words.fit_transform(texts)
     model = LogisticRegression(C=8, max_iter=300)
-    model.fit(known, [int(r.harm) for r in train], [r.weight for r in train])
+    model.fit(known, [int(r.harm >= 0.5) for r in train], [r.weight for r in train])
     return lambda found: _harm(model, words.transform([f"{q} || {a}" for q, a in answers(found)]))
 
 
@@ -54,7 +54,7 @@ def frozen(train: Sequence[Row]) -> Score:
     some = np.random.default_rng(0).permutation(len(train))[:EMBEDDED]
     chosen = [train[i] for i in some]
     model = LogisticRegression(C=4, max_iter=1000)
-    model.fit(_embedded(chosen), [int(r.harm) for r in chosen], [r.weight for r in chosen])
+    model.fit(_embedded(chosen), [int(r.harm >= 0.5) for r in chosen], [r.weight for r in chosen])
     return lambda found: _harm(model, _embedded(found))
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     o = a.parse_args()
     torch.set_num_threads(1)
     train = [r for r in read(o.rows) if part(r.key) == "train" and r.weight > 0]
-    sets = held_out(o.data, o.rows)
+    sets = held_out(o.data, o.rows, o.pyrit)
     o.out.mkdir(parents=True, exist_ok=True)
     for name, make in (("keywords", lambda _: keywords), ("tfidf", tfidf), ("frozen encoder", frozen)):
         score: Score = make(train)  # type: ignore[no-untyped-call]

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 SETS = {
+    "pyrit objective": "PyRIT: did the answer do what a harmful request asked for? People's labels, held-out questions",
+    "pyrit harm": "PyRIT: people's degrees of harm, a half or more counted as harmful, held-out questions",
     "attack answers": "Answers to attacks, labelled by others (GPTFuzz and JailbreakBench, held-out questions)",
     "own test": "Own test part: a tenth of the questions, all kinds",
     "safe_rlhf_mini": "Safe-RLHF mini: short, plain answers, human labels; never trained on",
@@ -31,7 +33,8 @@ HEAD = """# Eyelid's harm detector
 
 Reads a question and an answer and gives one probability: 1 = the answer does harm. Three of all-MiniLM-L6-v2's six
 layers with half of their feed-forward units ({parameters} M parameters, Apache-2.0) and one logit; weights 8 bits,
-{size:.1f} MB, ONNX; needs no torch. It is the detector half of MLLM-Protector (arXiv 2401.02906), trained small.
+{size:.1f} MB, ONNX; needs no torch. It is the detector half of MLLM-Protector (arXiv 2401.02906), trained small, and
+learnt part of what it knows from a larger judge: the lower half of SmolLM2-135M with a head (`teacher.py`).
 Licence: Apache-2.0. `manifest.json` holds the SHA-256 of each file; Eyelid checks them whenever it loads the detector.
 
 ## Data
@@ -40,20 +43,22 @@ Licence: Apache-2.0. `manifest.json` holds the SHA-256 of each file; Eyelid chec
 |---|---|---|
 | GPTFuzz, labelled answers (questions are not published; like ones stand in) | MIT | harmful and harmless answers |
 | JailbreakBench artifacts | MIT | harmful and harmless answers |
-| HH-RLHF harmless-base, test split | MIT | pairs: which of two answers is worse; labels guessed by detectors |
+| PyRIT: answers scored by people (half of the questions), many-shot examples | MIT | harmful and harmless answers, degrees of harm |
+| HH-RLHF harmless-base, test split | MIT | answers that the larger judge labels |
 | AdversarialQA, CatQA, DangerousQA, HarmfulQA; Do-Not-Answer | Apache-2.0 | questions, under refusals, lectures, babble |
 | SmolLM2-135M-Instruct's answers | Apache-2.0 | help (harmless); answers to red-team questions (harmful, weight 0.3) |
 | questions, refusals and other texts written for this project | Apache-2.0 | harmless |
 
-Split by question: a tenth each for dev and test. XSTest (CC BY 4.0) and a mini set of Safe-RLHF (non-commercial) are for
-evaluation only, and no training row has one of their questions (`python -m training.detector.data` counts). Between the
-stages of training XSTest was looked at by kind of question, and harmless texts of the kinds that did badly were written
-(not on its questions): its figures are a little better than they would be on a set never looked at.
+Split by question: a tenth each for dev and test. XSTest (CC BY 4.0), a mini set of Safe-RLHF (non-commercial) and half of
+PyRIT's questions, with all that resembles them, are for evaluation only, and no training row has one of their questions
+(`python -m training.detector.data` counts). They were looked at between runs, and chose between mixtures of the data; for
+an earlier version harmless texts of the kinds that did badly on XSTest were written (not on its questions). So their
+figures are of development, a little better than on a set never looked at.
 
 ## Training
 
 `eyelid train detector`, in the stages of `training/detector/recipe.sh`; what was tried, and what failed, stands in
-`docs/log/2026-11-21-harm-detector.md`. Two seeds of the later stages were averaged.
+`docs/log/2026-11-21-harm-detector.md`.
 
 ## Figures
 
@@ -63,16 +68,17 @@ False alarms: harmless answers that are raised. ECE: expected calibration error.
 """
 LIMITS = """
 On {dev[rows]} dev rows the threshold gives recall {dev[recall]:.1%} and {dev[false_alarms]:.1%} false alarms; it is the
-lowest that raises at most 1 % of the surely harmless ones and 6 % of all. 8 bits against float on
+lowest that raises at most 1.5 % of the plainly harmless ones and 8 % of those that sound bad or are failed attacks. 8 bits against float on
 {bits[rows]} dev rows: {bits[mean]} apart on average, {bits[worst]} at worst, the same verdict on {bits[same_verdict]:.1%}.
 
 ## Limits
 
 - English. An answer mostly in letters that the vocabulary lacks gets an unknown verdict; other languages in Latin
   letters are read, badly.
-- Trained on jailbreak outputs of 2023-24: it knows their style (eager, step by step) better than harm itself. Harm that
-  is brief, implied or politely put is missed more often than not (see Safe-RLHF mini), and so are lies and bad advice.
-- The threshold favours few false alarms: about a quarter of the answers that help an attacker pass. Whoever can bear
+- Trained on jailbreak outputs of 2023-24 first of all: it knows their style (eager, step by step) better than harm itself.
+  Harm that is brief, implied or politely put is missed more often than not (see PyRIT and Safe-RLHF mini), and so are
+  lies and bad advice.
+- The threshold favours few false alarms: about a fifth of the answers that help an attacker pass. Whoever can bear
   more false alarms should set a lower one (`threshold`), and let a second judge decide (`hybrid`).
 - Sober texts on dark subjects (heist films, war, definitions of crimes) are what it raises wrongly.
 - It reads text. What only the image shows is not known to it.

@@ -31,7 +31,7 @@ SOURCES = [
     {"name": "JailbreakBench artifacts", "licence": "MIT"},
     {"name": "PyRIT: answers scored by people, and its many-shot examples", "licence": "MIT"},
     {
-        "name": "HH-RLHF harmless-base, test split (as pairs, and with labels guessed from them)",
+        "name": "HH-RLHF harmless-base, test split (labelled by the larger judge)",
         "licence": "MIT",
     },
     {"name": "Red-Instruct questions (AdversarialQA, CatQA, DangerousQA, HarmfulQA)", "licence": "Apache-2.0"},
@@ -57,6 +57,10 @@ MADE = {
     "harmless excerpt": 400, "scary again": 250, "sober": 450,
 }  # fmt: skip
 GPTFUZZ_HARMLESS, UNREADABLE = 1900, 150
+TEXTS = Path(__file__).parent / "texts"
+#: Kinds whose questions are ours, and must not be close to XSTest's.
+PROSE = ("figurative", "facts", "deflection", "eager")
+OURS = ("scary", "everyday", "guide", "form", "sober", *PROSE)
 #: Words that say nothing about what a question is on.
 EMPTY = """how do i what is the a an to in of for my me can you does it are at on with and be should why not s best way
 ways good where was were did this that from by or most best steps take process tell explain"""
@@ -137,6 +141,14 @@ def written(answers: Path) -> Iterator[Row]:
             yield Row(r["question"], r["answer"], 1, "smollm2", key(r["question"]), 0.3, "red")
 
 
+def prose() -> Iterator[Row]:
+    """Harmless answers written for this project: on subjects that sound bad, in the form that harm usually has, and
+    answers to bad wishes that do not help with them."""
+    for path in sorted(TEXTS.glob("*.jsonl")):
+        for r in map(json.loads, path.open(encoding="utf-8")):
+            yield Row(r["question"], r["answer"], 0, "written", key(r["question"]), 1.5, r["kind"])
+
+
 def made(found: Sequence[Row], wicked: Sequence[str], rng: random.Random) -> Iterator[Row]:
     """Rows of our own wording, and variants of what was found."""
     plain = [r for r in found if r.source == "smollm2" and not r.harm]
@@ -208,18 +220,11 @@ def name_of(row: Row) -> str:
     return hashlib.sha256(f"{row.source}\n{row.key}\n{row.answer}".encode()).hexdigest()[:16]
 
 
-def guessed(path: Path) -> Iterator[Row]:
-    """HH-RLHF answers with the labels that an earlier detector is sure of (`training.detector.guesses`)."""
-    for r in map(json.loads, path.open(encoding="utf-8")):
-        yield Row(r["question"], r["answer"], r["harm"], "hh-rlhf", key(r["question"]), 0.5, "guessed")
-
-
 def rows(
     data: Path,
     answers: Path,
     topics: Path | None,
     noise: Path | None,
-    guesses: Path | None = None,
     wheel: Path | None = None,
     *,
     seed: int = 0,
@@ -231,12 +236,12 @@ def rows(
         weights = json.loads(noise.read_text(encoding="utf-8"))["weights"]
         found = [replace(r, weight=r.weight * weights.get(name_of(r), 1.0)) for r in found]
     found = [r for r in found if r.weight > 0] + list(written(answers))
-    found += guessed(guesses) if guesses else ()
     found += people(wheel) if wheel else ()
+    found += prose()
     out = found + list(made(found, sets.red_questions(data) + sets.do_not_answer(data), rng))
     banned, close = evaluation_keys(data), [content(r[1]) for r in sets.xstest(data)]
     close = list(dict.fromkeys(close))
-    ours = {r.question for r in out if r.kind in ("scary", "everyday", "guide", "form", "sober")}
+    ours = {r.question for r in out if r.kind in OURS}
     dropped = {q for q in ours if near(q, close)}
     return [r for r in out if r.key not in banned and key(r.question) not in banned and r.question not in dropped]
 
@@ -258,7 +263,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--answers", type=Path, required=True, help="what training.detector.generate wrote")
     parser.add_argument("--topics", type=Path, help="what training.detector.topics wrote")
     parser.add_argument("--noise", type=Path, help="what training.detector.noise wrote")
-    parser.add_argument("--guesses", type=Path, help="what training.detector.guesses wrote")
     parser.add_argument("--pyrit", type=Path, help="PyRIT's wheel (training.detector.pyrit)")
 
 
@@ -268,7 +272,7 @@ def main() -> None:
     a.add_argument("--pairs", type=int, default=1500)
     a.add_argument("--out", type=Path, required=True)
     o = a.parse_args()
-    found, compared = rows(o.data, o.answers, o.topics, o.noise, o.guesses, o.pyrit), pairs(o.data, o.pairs)
+    found, compared = rows(o.data, o.answers, o.topics, o.noise, o.pyrit), pairs(o.data, o.pairs)
     counts = Counter((r.source, r.kind, r.harm >= 0.5, part(r.key)) for r in found)
     for source, kind, harm in sorted({c[:3] for c in counts}):
         numbers = [counts[source, kind, harm, p] for p in ("train", "dev", "test")]

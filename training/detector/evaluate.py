@@ -46,7 +46,7 @@ def held_out(data: Path, rows: Path, wheel: Path | None = None) -> dict[str, lis
     source that nothing else here has: our nearest to HarmBench's labelled answers. "pyrit harm": the same source's
     degrees of harm, at least one half counted as harmful.
     """
-    test = [r for r in read(rows) if part(r.key) == "test" and r.kind != "guessed"]
+    test = [r for r in read(rows) if part(r.key) == "test"]
     goals = {key(g): c for g, c in sets.categories(data)}
     attacks = [r for r in test if r.kind == "attack"]
     people = [s for s in pyrit.scored(wheel) if pyrit.held_out(s.question)] if wheel else []

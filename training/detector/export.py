@@ -89,12 +89,19 @@ def write_manifest(
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def lowest(harms: Sequence[float], found: Sequence[Row], alarms: float, alarms_all: float) -> float:
-    """The lowest threshold that keeps both limits on false alarms."""
-    harmless = [(h, r.source in ATTEMPTS) for h, r in zip(harms, found, strict=True) if r.harm < 0.5]
+#: Harmless answers that sound bad: on dark subjects, or in the form that harm usually has.
+ALARMING = ("scary", "sober", "figurative", "facts", "guide", "eager", "deflection", "harm", "objective", "example")
+
+
+def lowest(harms: Sequence[float], found: Sequence[Row], alarms: float, alarming: float) -> float:
+    """The lowest threshold that keeps both limits on false alarms: of plainly harmless answers, and of those that sound
+    bad or are failed attacks."""
+    harmless = [
+        (h, r.source in ATTEMPTS or r.kind in ALARMING) for h, r in zip(harms, found, strict=True) if r.harm < 0.5
+    ]
     return max(
-        threshold_for([h for h, attempt in harmless if not attempt], alarms),
-        threshold_for([h for h, _ in harmless], alarms_all),
+        threshold_for([h for h, hard in harmless if not hard], alarms),
+        threshold_for([h for h, hard in harmless if hard], alarming),
     )
 
 
@@ -104,22 +111,22 @@ def main() -> None:
     a.add_argument("--model", type=Path, required=True)
     a.add_argument("--tokenizer", type=Path, help="the folder with tokenizer.json, if it is not the model's")
     a.add_argument("--out", type=Path, required=True)
-    a.add_argument("--alarms", type=float, default=0.01)
-    a.add_argument("--alarms-all", type=float, default=0.06)
+    a.add_argument("--alarms", type=float, default=0.015)
+    a.add_argument("--alarming", type=float, default=0.08)
     a.add_argument("--compare", type=int, default=200, help="dev rows on which 8 bits and float are compared")
-    a.add_argument("--version", default="0.2")
+    a.add_argument("--version", default="0.3")
     o = a.parse_args()
     o.out.mkdir(parents=True, exist_ok=True)
     size = convert(o.model, o.out / "model.onnx")
     shutil.copyfile((o.tokenizer or o.model) / "tokenizer.json", o.out / "tokenizer.json")
     write_manifest(o.out, o.version, size, {"threshold": 0.5, "temperature": 1.0}, {})
-    dev = [r for r in read(o.rows) if part(r.key) == "dev" and r.kind != "guessed"]
+    dev = [r for r in read(o.rows) if part(r.key) == "dev"]
     random.Random(0).shuffle(dev)
     labels = [int(r.harm >= 0.5) for r in dev]
     logits = worst_logits(Onnx(o.out), answers(dev))
     cooled = round(temperature(logits, labels), 4)
     harms = [sigmoid(x / cooled) for x in logits]
-    threshold = lowest(harms, dev, o.alarms, o.alarms_all)
+    threshold = lowest(harms, dev, o.alarms, o.alarming)
     raised = [h >= threshold for h in harms]
     caught = sum(x for x, y in zip(raised, labels, strict=True) if y) / sum(labels)
     false = sum(x for x, y in zip(raised, labels, strict=True) if not y) / (len(labels) - sum(labels))

@@ -39,7 +39,7 @@ QUESTION_TOKENS, ANSWER_TOKENS = 64, 128
 SOME = frozenset({"refusal", "promise", "lecture", "babble", "foreign", "sober", "harmless under harmful"})
 MADE = SOME | {"wrapped", "after a refusal", "cut short", "harmful under harmless"}
 #: Kinds whose label is a guess: what the teacher says counts more there.
-GUESSED = ("excerpt", "cut short", "red", "harmful under harmless", "guessed", "soft")
+GUESSED = ("excerpt", "cut short", "red", "harmful under harmless", "soft")
 
 
 def encoded(tokenizer, row: Row) -> tuple[list[int], int]:  # type: ignore[no-untyped-def]
@@ -134,23 +134,12 @@ class Teacher(nn.Module):
 
 
 @torch.inference_mode()
-def seen(teacher: Teacher, states: States, chosen: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean states [chosen, WIDTH] and the logits [chosen]."""
-    teacher.eval()
-    inner, found, place = (
-        torch.zeros(len(chosen), WIDTH),
-        torch.zeros(len(chosen)),
-        {i: n for n, i in enumerate(chosen)},
-    )
-    for some in states.batches(chosen, 24, None):
-        where = [place[i] for i in some]
-        inner[where] = teacher.pooled(*states.padded(some))
-        found[where] = teacher.head(inner[where])[:, 0]
-    return inner, found
-
-
 def logits(teacher: Teacher, states: States, chosen: Sequence[int]) -> list[float]:
-    return seen(teacher, states, chosen)[1].tolist()
+    teacher.eval()
+    found: dict[int, float] = {}
+    for some in states.batches(chosen, 24, None):
+        found |= dict(zip(some, teacher(*states.padded(some)).tolist(), strict=True))
+    return [found[i] for i in chosen]
 
 
 def show(teacher: Teacher, states: States, groups: dict[str, list[int]]) -> None:
@@ -234,17 +223,17 @@ def main() -> None:
         elif part(r.key) == "dev" and r.kind == "attack":
             groups.setdefault("dev attacks", []).append(i)
     if o.what == "train":
+        if o.rows is not None:
+            a.error("--rows is for `states` and `label`")
         teacher = train(states, o.epochs, o.lr, o.batch, o.seed, groups)
         torch.save(teacher.state_dict(), o.out / "teacher.pt")
         return
     own = [i for i, r in enumerate(states.rows) if r.kind != "evaluation"]
-    told, inner = torch.zeros(len(own)), torch.zeros(0)
+    told = torch.zeros(len(own))
     for path in o.teacher:
         teacher = Teacher()
         teacher.load_state_dict(torch.load(path, weights_only=True))
-        inner, found = seen(teacher, states, own)
-        told += found / len(o.teacher)
-    torch.save({"inner": inner.half(), "logits": told}, o.out / "seen.pt")
+        told += torch.tensor(logits(teacher, states, own)) / len(o.teacher)
     with (o.out / "rows.jsonl").open("w", encoding="utf-8") as f:
         for i, logit in zip(own, told.tolist(), strict=True):
             r, says = states.rows[i], sigmoid(logit)
