@@ -31,6 +31,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.access_log = False  # records tell of requests; uvicorn would word a line for each, which nobody writes
         self._wait()
 
     def data_received(self, data: bytes) -> None:
