@@ -43,10 +43,10 @@ async def chat(call: Call, body: bytes, generation: Generation) -> object:
         raise Forbidden("traces are switched off here", code="trace_not_allowed", param="eyelid.trace", hint=hint)
     loaded = await generation.reader(alias).load(asked.images())
     call.images = loaded.hashes
-    request = conversation.request(asked, loaded.parts, serve.limits, extra=alias.upstream.keeps_extra)
-    ask = Ask(asked, request, loaded.urls)
+    extra = alias.upstream.keeps_extra
+    ask = Ask(asked, loaded.urls, lambda: conversation.request(asked, loaded.parts, serve.limits, extra=extra))
     if serve.audit.text:
-        call.query = request.query
+        call.query = ask.request.query
     answering = Answering(call, alias, guard, ask, trace=own.trace, texts=serve.audit.text)
     if not asked.stream:
         return await answering.whole()

@@ -11,12 +11,11 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from ..errors import EyelidError
@@ -39,7 +38,7 @@ class Call:
     """One request while it is answered, and what is to be told of it. Times are of `time.perf_counter`, in seconds."""
 
     endpoint: str
-    headers: Headers = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)  # by names in small letters
     id: str = field(default_factory=lambda: f"eye-{secrets.token_hex(12)}")
     at: float = field(default_factory=time.time)
     began: float = field(default_factory=time.perf_counter)
@@ -130,7 +129,7 @@ class Endpoint:
         self.gateway, self.path, self._handler = gateway, path, handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(self.path, Headers(scope=scope))
+        call = Call(self.path, _headers(scope))
         reply = _Reply(call, send)
         try:
             await self._answered(call, receive, reply)
@@ -229,7 +228,12 @@ def _encoded(value: object) -> bytes:
         return json.dumps(value, allow_nan=False).encode("ascii")
 
 
-def _from_elsewhere(headers: Headers, serve: ServeConfig) -> bool:
+def _headers(scope: Scope) -> dict[str, str]:
+    """Of a name that stands twice the first, as Starlette's `Headers` have it, which search anew each time."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
+def _from_elsewhere(headers: Mapping[str, str], serve: ServeConfig) -> bool:
     """Whether a page of another site asks, or one whose name was made to lead to this machine (DNS rebinding): browsers
     then say that it is the same site, but name it in `Host`, where programs of this machine name an address."""
     if headers.get("sec-fetch-site") == "cross-site":
@@ -274,7 +278,7 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def authorization(headers: Headers) -> str | None:
+def authorization(headers: Mapping[str, str]) -> str | None:
     """OpenAI's header, or LiteLLM's for guardrails."""
     given = headers.get("authorization")
     if given is None and (key := headers.get("x-api-key")) is not None:

@@ -15,6 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError, EyelidError
@@ -23,6 +24,7 @@ from ..errors import ConfigError, EyelidError
 PREFIX = "eyelid_"
 #: No key is longer; what is, is not hashed.
 MAX_LENGTH = 512
+_FREE = contextlib.nullcontext()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -143,12 +145,12 @@ class Keys:
                 found = info
         return found
 
-    @contextlib.asynccontextmanager
-    async def admit(self, info: KeyInfo) -> AsyncIterator[None]:
+    def admit(self, info: KeyInfo) -> AbstractAsyncContextManager[None]:
         """Around a request. Raises RateLimited at once, without waiting, where a limit of the key is reached."""
-        if info.name is None:
-            yield
-            return
+        return _FREE if info.name is None else self._admitted(info)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, info: KeyInfo) -> AsyncIterator[None]:
         use = self._use(info)
         if info.max_concurrent is not None and use.running >= info.max_concurrent:
             fault = f"this key may have {info.max_concurrent} requests running at once"

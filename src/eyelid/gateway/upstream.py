@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -28,13 +28,21 @@ from .settings import LimitsConfig, UpstreamConfig
 Json = dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """One request on its way to an upstream: the body as it came, the guard's reading of it, and replaced images."""
 
     chat: wire.Chat
-    request: Request
     urls: dict[tuple[int, int], str]
+    reading: Callable[[], Request] = field(repr=False)
+    _request: Request | None = field(default=None, repr=False)
+
+    @property
+    def request(self) -> Request:
+        """The guard's reading: the same one each time, made when it is first asked for. Unguarded servers need none."""
+        if self._request is None:
+            self._request = self.reading()
+        return self._request
 
 
 class Upstream(Protocol):
