@@ -8,6 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
+
+from eyelid.gateway import endpoint
 
 from .gate import CAPTION, HARM, SAFE, UNSURE, Json, both, completion, message, said
 
@@ -103,6 +106,22 @@ async def test_a_guard_that_is_told_to_raise_is_an_error_of_the_guard_and_not_of
         assert (got.status, got.error["code"], got.error["type"]) == (500, "guard_failed", "guard_error")
         assert b"fine" not in got.body
     assert record.outcome == "guard_error"
+
+
+async def test_of_a_header_that_stands_twice_the_first_counts() -> None:
+    given = [(b"host", b"a"), (b"authorization", b"Bearer one"), (b"authorization", b"Bearer two"), (b"x-a", b"\xe9")]
+    read = endpoint._headers({"headers": given})
+    assert read == {"host": "a", "authorization": "Bearer one", "x-a": "\xe9"}
+    assert all(Headers(raw=given)[name] == value for name, value in read.items())
+
+
+async def test_paths_beside_those_of_the_models_are_errors_in_their_shape() -> None:
+    async with both() as (gate, model):
+        wrong = [await gate.get("/v1/chat/completions"), await gate.post({}, "/v1/chat/completions/")]
+        upper = await gate.post({}, "/V1/chat/completions")
+    assert [a.status for a in (*wrong, upper)] == [405, 404, 404]
+    assert [a.error["code"] for a in wrong] == ["http_405", "http_404"]
+    assert model.asked == []
 
 
 async def test_pages_of_other_sites_ask_only_with_a_key() -> None:

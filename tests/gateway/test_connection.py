@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import socket
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from eyelid.gateway import connection
+from eyelid.gateway.logs import Lines
 
 from .gate import Gate, both, completion, verdict
 
@@ -57,6 +59,19 @@ async def test_a_head_without_end_is_not_collected(lines: list[bytes]) -> None:
         healthy = await gate.get("/healthz")
     assert sent < 4_000_000
     assert healthy.status == 200
+
+
+async def test_the_server_has_no_line_of_its_own_for_a_request() -> None:
+    out = io.StringIO()
+    async with both() as (gate, _):
+        lines = Lines(out)  # after the server, as `eyelid serve` has it
+        try:
+            statuses = [(await gate.ask()).status, (await gate.get("/healthz")).status]
+            logging.getLogger("eyelid.here").info("here")
+        finally:
+            lines.close()
+    assert statuses == [200, 200]
+    assert {json.loads(line)["logger"] for line in out.getvalue().splitlines()} == {"eyelid.here"}
 
 
 async def test_a_head_that_is_too_large_in_one_piece_is_answered_with_400() -> None:
