@@ -171,9 +171,10 @@ class Transport:
     async def _bytes(self, response: aiohttp.ClientResponse, limit: int, first: bytes = b"") -> bytes:
         whole = bytearray(first)
         self.bound(len(whole), limit)
-        while piece := await self.piece(response):
-            whole += piece
-            self.bound(len(whole), limit)
+        with self._translated():
+            while piece := await response.content.readany():
+                whole += piece
+                self.bound(len(whole), limit)
         return bytes(whole)
 
     async def _refusal(self, response: aiohttp.ClientResponse, clean: Clean) -> _Failed:
