@@ -23,8 +23,12 @@ async def tiny() -> AsyncIterator[Gate]:
         yield found
 
 
+def data_url(page: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(page.read_bytes()).decode()}"
+
+
 async def test_the_embedded_model_is_served_guarded_and_not(tiny: Gate, page: Path) -> None:
-    url = f"data:image/png;base64,{base64.b64encode(page.read_bytes()).decode()}"
+    url = data_url(page)
     text = "The page has a title and an empty list. Write the items of the list."
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": 40}
