@@ -53,28 +53,29 @@ class Metrics:
 
     def __init__(self, aliases: Collection[str]):
         self.aliases = aliases
-        self.registry = r = CollectorRegistry()
+        self._into: dict[str, Any] = {"registry": CollectorRegistry()}  # where every metric is collected
+        into = self._into
         self._reasons: dict[str, set[str]] = {}
         self._series: dict[tuple[object, ...], Any] = {}
         by = ("alias", "defense")
-        self.requests = Counter("eyelid_requests", "Requests", (*by, "outcome", "status"), registry=r)
-        self.choices = Counter(
-            "eyelid_choices", "Choices of answers, by what the guard did", (*by, "action"), registry=r
-        )
-        self.refusals = Counter("eyelid_refusals", "Refused choices, by who refused", ("alias", "by"), registry=r)
-        self.verdicts = Counter("eyelid_verdicts", "Verdicts on models' own answers", (*by, "label"), registry=r)
-        self.unchecked = Counter(
-            "eyelid_unchecked", "Choices that no detector cleared", ("alias", "reason"), registry=r
-        )
-        self.failures = Counter("eyelid_guard_failures", "Choices whose guard broke", ("alias", "failure"), registry=r)
-        self.tokens = Counter("eyelid_tokens", "Tokens, those of guards included", ("alias", "kind"), registry=r)
+        self.requests = Counter("eyelid_requests", "Requests", (*by, "outcome", "status"), **into)
+        self.choices = Counter("eyelid_choices", "Choices of answers, by what the guard did", (*by, "action"), **into)
+        self.refusals = Counter("eyelid_refusals", "Refused choices, by who refused", ("alias", "by"), **into)
+        self.verdicts = Counter("eyelid_verdicts", "Verdicts on models' own answers", (*by, "label"), **into)
+        self.unchecked = Counter("eyelid_unchecked", "Choices that no detector cleared", ("alias", "reason"), **into)
+        self.failures = Counter("eyelid_guard_failures", "Choices whose guard broke", ("alias", "failure"), **into)
+        self.tokens = Counter("eyelid_tokens", "Tokens, those of guards included", ("alias", "kind"), **into)
         self.duration = self._histogram("eyelid_request_duration_seconds", "Whole requests", ("alias", "stream"))
         self.upstream = self._histogram("eyelid_upstream_duration_seconds", "Waiting for models' answers", ("alias",))
         self.guard = self._histogram("eyelid_guard_duration_seconds", "What the guard added", by)
-        self.in_flight = Gauge("eyelid_requests_in_flight", "Requests being answered now", registry=r)
-        info = Gauge("eyelid_build_info", "Always 1", ("version",), registry=r)
+        self.in_flight = Gauge("eyelid_requests_in_flight", "Requests being answered now", **into)
+        info = Gauge("eyelid_build_info", "Always 1", ("version",), **into)
         info.labels(importlib.metadata.version("eyelid")).set(1)
-        ProcessCollector(registry=r)
+        ProcessCollector(**into)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return cast(CollectorRegistry, self._into["registry"])
 
     def watch_in_flight(self, count: Callable[[], float]) -> None:
         """Where the gauge of requests reads its value, when it is asked for."""
@@ -131,7 +132,7 @@ class Metrics:
         return cast(M, found)
 
     def _histogram(self, name: str, about: str, labels: Sequence[str]) -> Histogram:
-        return Histogram(name, about, labels, registry=self.registry, buckets=BUCKETS)
+        return Histogram(name, about, labels, buckets=BUCKETS, **self._into)
 
     def _few(self, kind: str, value: str) -> str:
         seen = self._reasons.setdefault(kind, set())
