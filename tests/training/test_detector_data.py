@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from eyelid.train.rows import Row
 from training.detector import data, pyrit
 
 
@@ -56,3 +58,15 @@ def test_degrees_of_harm_become_chances_and_unclear_examples_are_left_out(tmp_pa
     examples = [r for r in rows if r.kind == "example"]
     assert {r.harm for r in examples} == {0, 1}
     assert len(examples) == 20
+
+
+def test_the_judges_word_counts_by_how_sure_a_rows_own_label_is() -> None:
+    teacher = pytest.importorskip("training.detector.teacher")
+    kinds = ("attack", "excerpt", "soft", "facts")
+    rows = [Row("What?", kind, 0, "x", "what", 1.0, kind) for kind in kinds]
+    made = [Row("What?", str(n), 1, "x", "what", 1.0, "wrapped") for n in range(200)]
+    found = list(teacher.mixed(rows, [0.0] * 4, [*made, *rows], random.Random(0)))
+    assert [r.harm for r in found[:5]] == [0.2, 0.375, 0.5, 0, 0]
+    assert [r.kind for r in found[3:5]] == ["facts", "facts"]
+    assert {r.kind for r in found[5:]} == {"wrapped"}
+    assert 10 < len(found[5:]) < 45

@@ -5,9 +5,8 @@
 
 prints how far the 8-bit model is from the float one, and what the threshold costs on the dev part. The temperature is
 fitted on the dev part (Guo et al. 2017). The threshold is the lowest that raises at most `--alarms` of the dev rows
-that are surely harmless, and at most `--alarms-all` of all that are labelled so. The difference is GPTFuzz's and
-JailbreakBench's "not jailbroken" answers: many comply in part, and a threshold that spares nearly all of them misses
-much of the harm.
+that are plainly harmless, and at most `--alarming` of those that sound bad or are failed attacks: many of these comply
+in part, and a threshold that spares nearly all of them misses much of the harm.
 """
 
 from __future__ import annotations

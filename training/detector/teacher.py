@@ -2,8 +2,8 @@
 
     python -m training.detector.teacher states --rows runs/detector/data/rows.jsonl --out runs/detector/states
     python -m training.detector.teacher train --states runs/detector/states --out runs/detector/teacher
-    python -m training.detector.teacher label --states runs/detector/states --teacher runs/detector/teacher/teacher.pt \
-        --out runs/detector/data3
+    python -m training.detector.teacher label --rows runs/detector/data/rows.jsonl --states runs/detector/states \
+        --teacher runs/detector/teacher/teacher.pt --out runs/detector/told
 
 The mean of a language model's states over the answer, in the middle of its layers, tells harm better than all of MiniLM
 does, and better than the last state does. So: the layers below `FROZEN` run once over every text and their states are
@@ -186,6 +186,19 @@ def train(states: States, epochs: float, lr: float, batch: int, seed: int, group
     return teacher
 
 
+def mixed(rows: Sequence[Row], told: Sequence[float], made: Sequence[Row], rng: random.Random) -> Iterator[Row]:
+    """What the detector trains on: `rows` with labels mixed of their own and the teacher's logits `told`, and some of
+    the variants among `made`, which the teacher did not see. More of them cost more on plain answers than they give.
+    """
+    for r, logit in zip(rows, told, strict=True):
+        if r.kind in data.PROSE:  # few, surely harmless, and what holds false alarms down
+            yield from (r, r)
+            continue
+        trust = 1.0 if r.kind == "soft" else 0.75 if r.kind in GUESSED else 0.4
+        yield replace(r, harm=round(trust * sigmoid(logit) + (1 - trust) * r.harm, 4))
+    yield from (r for r in made if r.kind in MADE - SOME and rng.random() < 0.12)
+
+
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("what", choices=("states", "train", "label"))
@@ -215,6 +228,8 @@ def main() -> None:
         own = [r for r in evaluate.read(o.rows) if r.kind not in MADE or (r.kind in SOME and rng.random() < 0.35)]
         write_states(own + [r for r in plain if len(r.answer) > 30] + some, o.out)
         return
+    if o.what == "label" and o.rows is None:
+        a.error("label needs --rows")
     states = States(o.states)
     groups: dict[str, list[int]] = {}
     for i, r in enumerate(states.rows):
@@ -234,14 +249,9 @@ def main() -> None:
         teacher = Teacher()
         teacher.load_state_dict(torch.load(path, weights_only=True))
         told += torch.tensor(logits(teacher, states, own)) / len(o.teacher)
+    labelled = mixed([states.rows[i] for i in own], told.tolist(), evaluate.read(o.rows), random.Random(5))
     with (o.out / "rows.jsonl").open("w", encoding="utf-8") as f:
-        for i, logit in zip(own, told.tolist(), strict=True):
-            r, says = states.rows[i], sigmoid(logit)
-            trust = 1.0 if r.kind == "soft" else 0.75 if r.kind in GUESSED else 0.4
-            f.write(
-                json.dumps(asdict(replace(r, harm=round(trust * says + (1 - trust) * r.harm, 4))), ensure_ascii=False)
-            )
-            f.write("\n")
+        f.writelines(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in labelled)
 
 
 if __name__ == "__main__":
