@@ -196,9 +196,7 @@ class Writer:
             with self._lock:
                 for r in records:
                     self._queue.popleft()
-                    self._waiting -= len(r.query or "") + sum(
-                        len(c.text or "") + len(c.original or "") for c in r.choices
-                    )
+                    self._waiting -= _weight(r)
         self._tell_losses()
 
     def _take(self, batch: Sequence[Rows], closing: bool) -> bool:
