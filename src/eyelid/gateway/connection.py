@@ -8,6 +8,7 @@ memory, and its stream would keep its place among those under way. Bodies have b
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,6 +18,8 @@ MAX_HEAD = 64 * 1024
 HEAD_SECONDS = 20.0
 #: Of a client that is behind something must get away in so many seconds. Kernels hold megabytes before that shows.
 READ_SECONDS = 120.0
+#: The same once its connection is being closed, as nobody waits for that answer's end any more.
+CLOSE_SECONDS = 10.0
 
 
 class Connection(HttpToolsProtocol):
@@ -32,7 +35,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._joined = _Joined(transport, self.loop)
+        self.transport = _Outgoing(transport, self.loop, self._ending)  # type: ignore[assignment]
         self.access_log = False  # records tell of requests; uvicorn would word a line for each, which nobody writes
         self._wait()
 
@@ -56,31 +59,40 @@ class Connection(HttpToolsProtocol):
             raise ValueError("the head is too large")  # the parser stops, and the client is answered 400
         self._in_head, self._partly, self._size = False, False, 0
         self._rest()
-        before = self.cycle
         super().on_headers_complete()
-        if self.cycle is not before:
-            self.cycle.transport = self._joined  # type: ignore[assignment]  # what a cycle needs of one
 
     def on_message_complete(self) -> None:
         self._in_head = self._ended = True
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self._rest()
         self._caught_up()
-        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self.transport.close()  # as the transport would do itself, past what watches over the end
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._caught_up()
-        self._watch()
+        if self._behind is None:
+            self._watch()
 
     def resume_writing(self) -> None:
-        self._caught_up()
+        if not self.transport.is_closing():  # then all of it must get away, not only most
+            self._caught_up()
         super().resume_writing()
 
+    def _ending(self) -> None:
+        """The connection is being closed: what is left to send has its own time."""
+        self._caught_up()
+        if self.transport.get_write_buffer_size():
+            self._watch()
+
     def _watch(self) -> None:
-        self._behind = self.loop.call_later(READ_SECONDS, self._unread, self.transport.get_write_buffer_size())
+        seconds = CLOSE_SECONDS if self.transport.is_closing() else READ_SECONDS
+        self._behind = self.loop.call_later(seconds, self._unread, self.transport.get_write_buffer_size())
 
     def _unread(self, before: int) -> None:
         self._behind = None
@@ -111,31 +123,45 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
-class _Joined:
-    """A transport that holds a response's head until what follows it, which mostly is at once: written one by one, as
-    uvicorn does, they are two system calls, two packets, and two turns of the client's loop."""
+class _Outgoing:
+    """The transport as uvicorn and its cycles have it; `ending` is called when it begins to close.
 
-    __slots__ = ("_head", "_loop", "_transport")
+    A response's head is held until what follows it, which mostly is at once: written one by one, as uvicorn does, they
+    are two system calls, two packets, and two turns of the client's loop. They are joined here and not by `writelines`:
+    from Python 3.12 on asyncio's own has, by version, told no protocol to pause (gh-127655), broken on a connection
+    that was lost (gh-136234), and never ended one after an empty piece (gh-155888).
+    """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
-        self._transport, self._loop, self._head = transport, loop, b""
+    __slots__ = ("_closed", "_ending", "_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, ending: Callable[[], None]):
+        self._transport, self._loop, self._ending = transport, loop, ending
+        self._head, self._closed = b"", False
 
     def write(self, data: bytes) -> None:
         if self._head:
-            head, self._head = self._head, b""
-            self._transport.writelines((head, data))
+            data, self._head = self._head + data, b""
         elif data.startswith(b"HTTP/1."):
             self._head = data
             self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
+            return
+        self._transport.write(data)
 
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        if not self._closed:
+            self._closed = True
+            self._ending()
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
 
     def _flush(self) -> None:
         head, self._head = self._head, b""
