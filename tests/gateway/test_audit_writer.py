@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from eyelid.errors import ConfigError
-from eyelid.gateway.audit import writer as writing
+from eyelid.gateway.audit import delivery, waiting
 from eyelid.gateway.audit.hashing import Hasher, hasher, secret_file
 from eyelid.gateway.audit.read import open_reader
 from eyelid.gateway.audit.schema import Loss, Rows
@@ -65,8 +65,8 @@ class Fickle:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "FIRST_DELAY", 0.02)
-    monkeypatch.setattr(writing, "LAST_DELAY", 0.05)
+    monkeypatch.setattr(delivery, "FIRST_DELAY", 0.02)
+    monkeypatch.setattr(delivery, "LAST_DELAY", 0.05)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_a_full_queue_is_counted_logged_and_told_to_the_database(
 async def test_texts_that_wait_are_bounded_by_their_length(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "MAX_WAITING", 1000)
+    monkeypatch.setattr(waiting, "MAX_WAITING", 1000)
     writer = Writer(config(place, tmp_path / "spill", flush_seconds=30.0))
     await writer.start()
     for i in range(5):
@@ -144,7 +144,7 @@ async def test_texts_that_wait_are_bounded_by_their_length(
     assert writer.stats.lost == {"queue_full": 3}
     await writer.aclose()
     assert await read(place) == ["r-1", "r-0"]
-    assert writer._waiting == 0
+    assert writer._waiting._texts == 0
 
 
 async def test_a_disk_that_is_full_for_a_while(place: Path, tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ async def test_closed_while_the_database_is_away_the_file_keeps_what_there_is(pl
 async def test_what_comes_while_others_are_spilled_is_not_left_till_the_database_is_asked_again(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "FIRST_DELAY", 600.0)
-    monkeypatch.setattr(writing, "LAST_DELAY", 600.0)
+    monkeypatch.setattr(delivery, "FIRST_DELAY", 600.0)
+    monkeypatch.setattr(delivery, "LAST_DELAY", 600.0)
     store = Fickle(place)
     writer = Writer(config(place, tmp_path / "spill"), store)
     store.fails = "unreachable"

@@ -15,7 +15,7 @@ promql = pytest.importorskip("promql_parser", reason="promql-parser is not insta
 
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-from eyelid.gateway.audit.writer import Stats  # noqa: E402
+from eyelid.gateway.audit.counts import Stats  # noqa: E402
 from eyelid.gateway.metrics import MAX_REASONS, Metrics  # noqa: E402
 from eyelid.gateway.record import Sink  # noqa: E402
 from tests.gateway.records import FAILED, OPEN, PASSED, record, varied  # noqa: E402

@@ -12,8 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from ..presets import DEFENSES
+from .audit.counts import Stats
 from .audit.query import ACTIONS, LABELS, OUTCOMES
-from .audit.writer import Stats
 from .record import ChoiceRecord, Record, named
 from .tallies import Counter, Histogram
 
