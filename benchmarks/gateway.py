@@ -2,7 +2,7 @@
 
     python -m benchmarks.gateway [--rounds N] [--requests N] [--json FILE]
 
-All servers are processes of their own (`benchmarks.gateway_parts`); `eyelid serve` runs as it is deployed, with audit
+All servers are processes of their own (`benchmarks.gateway_servers`); `eyelid serve` runs as it is deployed, with audit
 and log on. The null proxy has the same uvicorn with the same settings. Each round asks every contestant in turn, with
 the same bodies, and a ratio is taken within its round, so that what else the machine does hits both sides. CPU is that
 of the server's process, user and system, all threads; behind its ratio stands how far the median may be off (95 %).
@@ -28,23 +28,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gateway_parts import (
-    EVENTS,
-    PAUSE,
-    WORDS,
-    Bench,
-    Burst,
-    Client,
-    Figures,
-    Process,
-    bench,
-    burst,
-    doubt,
-    prepared,
-    quantile,
-    ratio,
-    ratios,
-)
+from benchmarks.gateway_client import Burst, Client, burst, prepared
+from benchmarks.gateway_figures import Figures, doubt, quantile, ratio, ratios
+from benchmarks.gateway_processes import Bench, Process, bench
+from benchmarks.gateway_servers import EVENTS, PAUSE, WORDS
 
 DIRECT, PROXY, NONE, GUARDED, SHIPPED = "no proxy", "null proxy", "eyelid none", "eyelid guarded", "eyelid shipped"
 QUESTION = "What does the page say? " * 10

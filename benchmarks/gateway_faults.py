@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.gateway_parts import body_of, start, whole
+from benchmarks.gateway_servers import body_of, start, whole
 
 MARK = re.compile(r"MARK-\d{8}")
 HARM, DETECTOR_DOWN = "HARMHARM", "DETECTORDOWN"

@@ -33,18 +33,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gateway import aliases, progress, question, right, turns
-from benchmarks.gateway_parts import (
-    Bench,
-    Burst,
-    Figures,
-    Process,
-    bench,
-    burst,
-    environment,
-    free_port,
-    prepared,
-    ratio,
-)
+from benchmarks.gateway_client import Burst, burst, prepared
+from benchmarks.gateway_figures import Figures, ratio
+from benchmarks.gateway_processes import Bench, Process, bench, environment, free_port
 
 EYELID, LITELLM, NEMO = "eyelid", "litellm", "nemo guardrails"
 ACTIONS = """

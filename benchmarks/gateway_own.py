@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gateway import question
-from benchmarks.gateway_parts import CHAT, WORDS, _completion
+from benchmarks.gateway_client import CHAT
+from benchmarks.gateway_servers import WORDS, completion
 from eyelid import config
 from eyelid.gateway import unguarded, wire
 from eyelid.gateway.app import create
@@ -42,7 +43,7 @@ from eyelid.gateway.metrics import Metrics
 from eyelid.gateway.server import GARBAGE
 from eyelid.gateway.settings import LimitsConfig
 
-ANSWER = _completion(WORDS)
+ANSWER = completion(WORDS)
 BODY = json.dumps(question("none"), separators=(",", ":")).encode()
 HEADERS = [
     (b"host", b"127.0.0.1:8000"),

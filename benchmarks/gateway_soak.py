@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gateway import picture
+from benchmarks.gateway_client import Client, prepared
 from benchmarks.gateway_faults import KINDS, MARK, Answer, Kind
-from benchmarks.gateway_parts import Bench, Client, Process, bench, prepared
+from benchmarks.gateway_processes import Bench, Process, bench
 
 KEYS = {name: f"eyelid_soak_{name}" for name in ("red", "green", "blue")}
 #: A request that takes longer is stuck: the slowest kind waits 3 s for a silent upstream, three times over.

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gateway
-from benchmarks.gateway_parts import WORDS, Burst, Figures, bench, doubt, ratio
+from benchmarks.gateway_client import Burst
+from benchmarks.gateway_figures import Figures, doubt, ratio
+from benchmarks.gateway_processes import bench
+from benchmarks.gateway_servers import WORDS
 
 
 def burst(latency: float, *, cpu: float = 0.01, requests: int = 10) -> Burst:

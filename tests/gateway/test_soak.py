@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import gateway_faults, gateway_soak
 from benchmarks.gateway_faults import KINDS, Answer
-from benchmarks.gateway_parts import bench
+from benchmarks.gateway_processes import bench
 from benchmarks.gateway_soak import Sent
 
 
