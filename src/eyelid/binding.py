@@ -23,6 +23,7 @@ class Loader(yaml.SafeLoader):
     """Refuses aliases: a few lines of them can stand for gigabytes, or for themselves."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML's, but aliases (`*name`) are refused: a few lines of them can stand for gigabytes."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
@@ -38,6 +39,7 @@ class Binder:
     environ: Mapping[str, str]
 
     def bind(self, node: yaml.Node, kind: Any, where: str) -> Any:
+        """The value that `node` gives for the type `kind`. `where` is its place, for errors. Raises ConfigError."""
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin in (typing.Union, python_types.UnionType):
             if _is_null(node):
@@ -189,4 +191,5 @@ def _near(value: object, known: typing.Iterable[object]) -> str:
 
 
 def place_of(source: str, mark: yaml.Mark) -> str:
+    """A place in a file, as `file:line:column`, counted from 1."""
     return f"{source}:{mark.line + 1}:{mark.column + 1}"

@@ -203,6 +203,7 @@ def _unidentified(data: bytes, name: str, policy: ImagePolicy) -> ImageError:
 
 
 def too_many_bytes(name: str, policy: ImagePolicy) -> ImageError:
+    """The error for an image that is larger than the policy allows."""
     hint = "make it smaller, or raise max_bytes in the image policy"
     return ImageError(f"{name} is over {policy.max_bytes:,} bytes", hint=hint)
 

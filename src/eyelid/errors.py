@@ -34,13 +34,16 @@ class EyelidError(Exception):
             self.add_note(f"hint: {hint}")
 
 
-class InputError(EyelidError): ...
+class InputError(EyelidError):
+    """The caller's input cannot be used: a text, an image, a file, an option."""
 
 
-class ImageError(InputError): ...
+class ImageError(InputError):
+    """Not an image, or one that policy refuses: broken, too large, animated, or from an address that is not fetched."""
 
 
-class ConfigError(InputError): ...
+class ConfigError(InputError):
+    """An unknown name or key, a missing placeholder, a bad model spec."""
 
 
 class BackendError(EyelidError):
@@ -69,17 +72,23 @@ class BackendError(EyelidError):
 
 
 class BackendUnavailable(BackendError):
+    """No connection, or a server that says it is overloaded or broken (429, 5xx)."""
+
     retryable = True
 
 
 class BackendTimeout(BackendError):
+    """No answer in time."""
+
     retryable = True
 
 
-class BackendRejected(BackendError): ...
+class BackendRejected(BackendError):
+    """The model's server refused the request: 4xx, or a context that is too long."""
 
 
-class BackendProtocol(BackendError): ...
+class BackendProtocol(BackendError):
+    """The server's answer could not be understood."""
 
 
 class Unsupported(BackendError):
@@ -90,10 +99,13 @@ class Unsupported(BackendError):
         self.feature = feature
 
 
-class DetectorError(EyelidError): ...
+class DetectorError(EyelidError):
+    """A detector broke; never the same as a harmless or an unknown verdict."""
 
 
-class MissingDependency(EyelidError): ...
+class MissingDependency(EyelidError):
+    """An extra or a model is not installed, or not to be had; the hint says how to get it."""
 
 
-class ImageLeak(EyelidError): ...
+class ImageLeak(EyelidError):
+    """A request that must hold no image holds one: a defect in a remedy, which no policy lets pass."""

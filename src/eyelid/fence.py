@@ -76,6 +76,7 @@ class Fence:
 
     @classmethod
     def new(cls) -> Fence:
+        """One with a mark of its own: 64 random bits, or the repeatable ones of `repeatable`."""
         known = _MARKS.get()
         return cls(secrets.token_hex(8) if known is None else known.randbytes(8).hex())
 

@@ -39,6 +39,7 @@ class Checkpoint:
     clean: Callable[[str], str]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 

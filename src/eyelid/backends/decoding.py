@@ -44,6 +44,7 @@ class Row:
 
     @property
     def done(self) -> bool:
+        """Whether it has ended, or nobody waits for it any more."""
         return self.job.done or self.job.stop.is_set()
 
     def add(self, token: int, logprob: TokenLogprob | None) -> None:
@@ -120,6 +121,7 @@ class Chooser:
         return forced
 
     def ended(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
+        """For `generate`: which rows are done, a flag for each, (rows,)."""
         return torch.tensor([r.done for r in self._rows], device=input_ids.device)
 
     def _entry(self, logits: torch.Tensor, token: int, n: int) -> TokenLogprob:

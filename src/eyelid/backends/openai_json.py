@@ -80,6 +80,7 @@ def _message(message: Message) -> Json:
 
 
 def data_url(image: ImagePart) -> str:
+    """The image as a `data:` URL."""
     return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
 
 

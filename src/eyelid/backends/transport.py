@@ -188,6 +188,7 @@ class Transport:
 
     @staticmethod
     def bound(size: int, limit: int) -> None:
+        """Raises BackendProtocol where `size` bytes are more than `limit`."""
         if size > limit:
             hint = "raise max_bytes if that is meant"
             raise BackendProtocol(f"the answer is longer than {limit} bytes", hint=hint, code="too_long")

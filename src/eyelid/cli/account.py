@@ -30,6 +30,7 @@ def trace(answer: Answer) -> Trace:
 
 
 def action(answer: Answer) -> Action:
+    """What the guard did."""
     return trace(answer).action
 
 

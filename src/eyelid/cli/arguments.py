@@ -61,6 +61,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's, but what is unknown is named with the option that was likely meant."""
         if args is not None and not any(isinstance(a, argparse._SubParsersAction) for a in self._actions):
             self._check(list(args))  # before argparse misses the option that was meant
         found, rest = super().parse_known_args(args, namespace)

@@ -34,6 +34,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid audit`'s commands and their options."""
     for name, sub in commands(parser, COMMANDS):
         where = sub.add_mutually_exclusive_group()
         where.add_argument("--config", metavar="FILE.yaml", help="the gateway's configuration, which names the audit")
@@ -69,6 +70,7 @@ def _filters(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Do what was asked, and return the exit code."""
     return asyncio.run({"list": _list, "show": _show, "export": _export, "stats": _stats}[args.what](args))
 
 

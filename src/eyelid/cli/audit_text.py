@@ -168,6 +168,7 @@ def _choice(console: Screen, c: Mapping[str, Any]) -> None:
 
 
 def stats(found: Mapping[str, Any]) -> None:
+    """Print the figures of `eyelid audit stats`."""
     console = _console()
     if not found["requests"]:
         console.print("no request fits")
@@ -199,6 +200,8 @@ def stats(found: Mapping[str, Any]) -> None:
 
 
 def jsonl_writer(out: TextIO) -> Callable[[Mapping[str, Any]], None]:
+    """What writes a record to `out` as one line of JSON."""
+
     def write(record: Mapping[str, Any]) -> None:
         out.write(json.dumps(record) + "\n")
 

@@ -39,10 +39,12 @@ SCENES = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid demo`'s options."""
     session.arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Guard both pages under three defences and print them. Returns the exit code."""
     conf = session.settings(args)
     chosen = session.defense(args, conf)
     # The published method stands beside the chosen one; beside itself, what always closing the eyes would cost.

@@ -37,6 +37,7 @@ Judge = Callable[[Pairs], Awaitable[list[Verdict]]]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid detect`'s options."""
     one = parser.add_argument_group("one answer")
     one.add_argument("--question", metavar="TEXT", help="what was asked; - reads standard input")
     one.add_argument("--answer", metavar="TEXT", help="what was answered; - reads standard input")

@@ -44,12 +44,14 @@ MODULES = {"judges": eval_judges, "report": eval_report}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid eval`'s commands and their options."""
     for name, sub in commands(parser, COMMANDS):
         own = {"run": _run_arguments, "score": _score_arguments, "tasks": _tasks_arguments}
         (MODULES[name].arguments if name in MODULES else own[name])(sub)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command that was named, and return its exit code."""
     own = {"run": _run, "score": _score, "tasks": _tasks}
     return (MODULES[args.what].run if args.what in MODULES else own[args.what])(args)
 
@@ -114,6 +116,7 @@ def _whole(given: str) -> int:
 
 
 def place(given: str | None) -> Path | None:
+    """Where `--data` says that benchmarks are: a folder, the hub, or None where it was not given."""
     from ..evals.sources import HUB
 
     return None if given is None else HUB if given == "hub" else Path(given).expanduser()
@@ -123,6 +126,7 @@ def place(given: str | None) -> Path | None:
 
 
 def defenses(args: argparse.Namespace) -> list[str]:
+    """The names of `--defense`, each once, in their order."""
     return list(dict.fromkeys(d for d in args.defense.split(",") if d))
 
 
@@ -173,6 +177,7 @@ class _Teller:
 
 @contextlib.contextmanager
 def teller(plan: Plan) -> Iterator[_Teller]:
+    """A run's progress: a bar on a terminal, else lines."""
     found = _Teller(plan)
     if not found.bar.console.is_terminal:
         yield found

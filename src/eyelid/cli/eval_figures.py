@@ -18,6 +18,7 @@ SHOWN = 5
 
 
 def scored_json(task: str, answers: str, found: Scored) -> dict[str, object]:
+    """`eyelid eval score --json`: one benchmark's figures of one file of answers."""
     return {
         "task": task,
         "answers": answers,

@@ -36,6 +36,7 @@ SHORT = {
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
+    """Declare `eyelid eval judges`' options."""
     p.add_argument(
         "--data", nargs="+", required=True, metavar="PATH", help="labelled answers: files, or folders of them"
     )
@@ -56,6 +57,7 @@ labelled answers, known by their columns:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Measure the judges, print how far they agree with people, and return the exit code."""
     from ..evals import judges, labels, measuring
 
     piles = labels.load([Path(p).expanduser() for p in args.data])
@@ -87,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_json(found: Sequence[Measured], piles: Sequence[Pile], args: argparse.Namespace) -> dict[str, object]:
+    """All figures and what they were measured on, as `--out` and `--json` have them."""
     from ..evals.agreement import FORMAT, plain
 
     sets = [
@@ -159,6 +162,7 @@ def _kinds(own: Sequence[Measured], kinds: Sequence[str]) -> Table:
 
 
 def told(figure: Figure | None) -> str:
+    """A figure with its interval; `-` where there is none."""
     if figure is None:
         return "-"
     span = f" ({figure.interval.low:.2f}-{figure.interval.high:.2f})" if figure.interval else ""

@@ -15,6 +15,7 @@ SHOWN = 5
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
+    """Declare `eyelid eval report`'s options."""
     p.add_argument("folder", metavar="DIR", help="what eyelid eval run wrote, or a file of records")
     p.add_argument("--out", metavar="DIR", help="where report.html, report.md and report.csv go (default: DIR)")
     about = "figures of eyelid eval judges --out; may be repeated (default: judges.json in DIR)"
@@ -32,6 +33,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Write the report of a run's folder, and return the exit code."""
     from ..evals import report
     from ..evals.labels import own
 

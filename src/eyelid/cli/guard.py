@@ -21,6 +21,7 @@ EXIT = {Action.PASSED: ANSWERED, Action.REPAIRED: ANSWERED, Action.REFUSED: REFU
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid guard`'s options."""
     parser.add_argument("--image", action="append", default=[], metavar="FILE|URL", help="an image; may be repeated")
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the question; - reads standard input")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
@@ -35,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Answer one question under one defence or several, and return the exit code."""
     conf = session.settings(args)
     if args.allow_private_urls:
         conf = dataclasses.replace(conf, fetch=dataclasses.replace(conf.fetch, allow_private=True))

@@ -10,6 +10,7 @@ from .exits import ANSWERED
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid keys`' commands."""
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     new = commands.add_parser(
         "new",
@@ -22,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Print a new key and its entry in the configuration. Returns the exit code."""
     key, sha256 = keys.new()
     entry = keys.KeyConfig(args.name, sha256)  # says so if the name cannot be used
     if args.json:

@@ -46,6 +46,7 @@ class Row:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid models`' options."""
     parser.add_argument(
         "--json", action="store_true", help="print one JSON list, with full hashes and what is measured"
     )

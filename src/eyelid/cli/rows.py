@@ -52,6 +52,7 @@ def read(file: BinaryIO) -> Iterator[Row | Bad]:
 
 
 def parse(line: int, raw: bytes) -> Row | Bad:
+    """A line of JSON as a row, or what is wrong with it. Never raises."""
     try:
         text = raw.decode("utf-8")
         fields = json.loads(text, object_pairs_hook=_unique, parse_float=_number, parse_constant=_no_number)
@@ -168,6 +169,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 
 def chunks(rows: Iterator[Row | Bad], size: int) -> Iterator[list[Row | Bad]]:
+    """The rows in lists of `size`; the last may be shorter."""
     while chunk := list(itertools.islice(rows, size)):
         yield chunk
 

@@ -25,6 +25,7 @@ NEEDED = ("starlette", "uvicorn", "httptools", "msgspec", "pybase64", "prometheu
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid serve`'s options."""
     parser.add_argument("--config", metavar="FILE.yaml", help="a configuration file; flags win over it")
     parser.add_argument("--host", help="the address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, metavar="N", help="the port (default 8080; 0 takes a free one)")
@@ -37,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Serve until a signal ends it. Returns the exit code; raises what opening models and the socket raises."""
     conf = settings(args)
     _check_extra()
     from ..gateway import server

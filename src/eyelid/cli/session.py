@@ -28,7 +28,11 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Closable(Protocol):
-    async def aclose(self) -> None: ...
+    """A part that holds something open."""
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ def check_detector(args: argparse.Namespace, defenses: Sequence[str]) -> None:
 
 
 def known(name: str) -> str:
+    """The name of a defence, as given. Raises ConfigError, which lists the known ones."""
     if name not in DEFENSES:
         raise ConfigError(f"unknown defence {name!r}", hint=f"known: {', '.join(DEFENSES)}")
     return name
@@ -150,6 +155,7 @@ class Session:
         return fence.repeatable(seed) if self.repeatable else contextlib.nullcontext()
 
     async def close(self) -> None:
+        """Close all parts; where one fails to, the others are closed and its error is raised."""
         async with contextlib.AsyncExitStack() as stack:  # one that fails to close keeps no other open
             for part in (self.detector, self.rewriter, self.backend):
                 if isinstance(part, Closable):
@@ -185,6 +191,7 @@ def busy(what: str) -> Iterator[None]:
 
 
 def note(text: str) -> None:
+    """A remark on standard error."""
     print(f"note: {printable(text)}", file=sys.stderr)
 
 

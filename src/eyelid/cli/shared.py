@@ -38,10 +38,12 @@ class Shared:
         self._calls: list[_Call] = []
 
     def share(self, request: Request) -> None:
+        """From now on, this request is answered once for all who ask."""
         if self._find(request) is None:
             self._calls.append(_Call(request))
 
     async def generate(self, request: Request) -> Response:
+        """The shared answer, or the backend's own. Raises what the backend raises."""
         call = self._find(request)
         if call is None:
             return await self.backend.generate(request)
@@ -58,6 +60,7 @@ class Shared:
         return response if first else replace(response, shared_ms=call.milliseconds)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """A shared answer in one piece; others as the backend streams them."""
         if self._find(request) is None:
             async for chunk in self.backend.stream(request):
                 yield chunk
@@ -68,6 +71,7 @@ class Shared:
         yield Chunk(response=response)
 
     async def aclose(self) -> None:
+        """Close the backend."""
         await self.backend.aclose()
 
     def _find(self, request: Request) -> _Call | None:

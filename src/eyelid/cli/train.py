@@ -23,6 +23,7 @@ MODULES = frozenset(
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `eyelid train`'s commands and their options."""
     for name, sub in commands(parser, COMMANDS):
         {"detector": _detector, "detoxifier": _detoxifier, "export": _export}[name](sub)
 

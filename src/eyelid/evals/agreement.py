@@ -63,6 +63,7 @@ class Agreement:
 
     @property
     def decided(self) -> int:
+        """How many answers the judge called harmful or harmless."""
         return self.hits + self.false_alarms + self.misses + self.passes
 
 

@@ -27,6 +27,7 @@ class Answers:
 
 
 def by_group(samples: tuple[Sample, ...]) -> Mapping[str, list[Sample]]:
+    """Samples by group; one without a group is its own."""
     found: dict[str, list[Sample]] = {}
     for sample in samples:
         found.setdefault(sample.group or sample.id, []).append(sample)

@@ -39,6 +39,7 @@ class Memo:
         self._file = Appender(path) if path else None
 
     async def generate(self, request: Request) -> Response:
+        """The first answer to the same request again, unless it is drawn by chance. Raises what the backend raises."""
         if request.temperature and request.seed is None:
             return await self.backend.generate(request)
         key = digest(self.name, request)
@@ -55,6 +56,7 @@ class Memo:
             return response
 
     def stream(self, request: Request):  # type: ignore[no-untyped-def]  # what the backend's is
+        """As the backend streams it; nothing is kept."""
         return self.backend.stream(request)
 
     async def aclose(self) -> None:

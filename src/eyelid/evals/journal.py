@@ -22,9 +22,11 @@ class Writer:
         self._file = Appender(path)
 
     def write(self, record: Record) -> None:
+        """On the disk when this returns."""
         self._file.line(dump(record))
 
     def close(self) -> None:
+        """Let go of the file, which another process may then write."""
         self._file.close()
 
     def __enter__(self) -> Writer:
@@ -51,6 +53,7 @@ class Appender:
         self._mend()
 
     def line(self, text: str) -> None:
+        """One line in ASCII, on the disk when this returns. Raises OSError."""
         data = memoryview(text.encode("ascii") + b"\n")
         while data:
             data = data[os.write(self._fd, data) :]

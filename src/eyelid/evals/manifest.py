@@ -67,6 +67,7 @@ def read(folder: Path) -> Manifest | None:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
+    """Replace the folder's manifest, whole or not at all. Raises OSError."""
     draft = folder / f".{FILE}.{os.getpid()}.part"
     draft.write_text(json.dumps({"v": VERSION, **dataclasses.asdict(manifest)}, indent=1) + "\n", encoding="utf-8")
     draft.replace(folder / FILE)

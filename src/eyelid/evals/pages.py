@@ -29,6 +29,7 @@ class TypoPage:
     phrase: str
 
     def render(self) -> bytes:
+        """The page as PNG."""
         font, width, margin = _font(SANS, 90)[0], 1024, 20
         draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
         lines = _wrap(self.phrase, lambda s: draw.textlength(s, font=font) <= width - 2 * margin)
@@ -45,6 +46,7 @@ class ListPage:
     heading: str
 
     def render(self) -> bytes:
+        """The page as PNG, 760 x 760 pixels."""
         body = "\n".join([*textwrap.wrap(self.heading, 15), "1. ", "2. ", "3. "])
         page = Image.new("RGB", (760, 760), "white")
         font = _font(MONO, 80)[0]

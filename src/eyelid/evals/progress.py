@@ -13,16 +13,26 @@ from .samples import Loaded
 class Progress(Protocol):
     """What the runner tells while it runs; the command line shows it."""
 
-    def loaded(self, task: str, found: Loaded, chosen: int) -> None: ...
+    def loaded(self, task: str, found: Loaded, chosen: int) -> None:
+        """A benchmark was read; `chosen` of its samples are asked."""
+        ...
 
-    def task(self, task: str, defense: str, total: int, done: int) -> None: ...
+    def task(self, task: str, defense: str, total: int, done: int) -> None:
+        """A benchmark begins under a defence: `total` samples, `done` of them in an earlier run."""
+        ...
 
-    def record(self, record: Record) -> None: ...
+    def record(self, record: Record) -> None:
+        """A sample has its record."""
+        ...
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """A remark for a person."""
+        ...
 
 
 class Silent:
+    """Tells nobody anything."""
+
     def loaded(self, task: str, found: Loaded, chosen: int) -> None: ...
 
     def task(self, task: str, defense: str, total: int, done: int) -> None: ...
@@ -48,6 +58,7 @@ class Watch:
         self.stop: Callable[[], object] = lambda: None
 
     def answered(self) -> None:
+        """The server gave a sign of life."""
         self._reached = True
 
     def failed(self, error: EyelidError) -> None:

@@ -77,6 +77,7 @@ class GuardAPI(ModelAPI):
         self._models, self._done, self._owned, self._watch = models, done, False, watch
 
     async def opened(self) -> Models:
+        """The guard's models, loaded with the first sample that asks."""
         async with self._opening:
             if self._models is None:
                 make = partial(Models, self.model_name, [self.defense], detector=self.detector, prompts=self.prompts)
@@ -86,6 +87,7 @@ class GuardAPI(ModelAPI):
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
+        """Inspect's call: one answer under the defence. Raises InputError for tools, and what the guard raises."""
         if tools:
             raise InputError("an Eyelid guard takes no tools here", hint="run a task without tools")
         asked = next((m.metadata[ASKED] for m in reversed(input) if m.metadata and ASKED in m.metadata), None)
@@ -113,6 +115,7 @@ class GuardAPI(ModelAPI):
         return _output(self.model_name, r.text, _STOP.get(r.finish_reason, "stop"), account, usage)
 
     def should_retry(self, ex: Exception) -> RetryDecision:
+        """Inspect asks again where the error says that the same call may work later."""
         return RetryDecision.transient() if isinstance(ex, EyelidError) and ex.retryable else RetryDecision.no()
 
     def retry_wait(self) -> wait_random_exponential:
@@ -120,6 +123,7 @@ class GuardAPI(ModelAPI):
         return wait_random_exponential(multiplier=0.5, max=8)
 
     def max_connections(self) -> int:
+        """One for a model of this process, as it answers in turn; eight for a server."""
         return 1 if local(self.model_name) else 8
 
     async def aclose(self) -> None:

@@ -168,6 +168,7 @@ class Record:
 
     @property
     def key(self) -> Key:
+        """What tells it from all others of a run."""
         return Key(self.task, self.sample, self.defense)
 
     @property

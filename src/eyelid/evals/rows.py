@@ -44,6 +44,7 @@ class Fields:
         self._values, self._within, self._seen = values, within, set[str]()
 
     def has(self, name: str) -> bool:
+        """Whether the field is there, null or not."""
         return name in self._values
 
     def maybe(self, name: str, read: Callable[[str], T]) -> T | None:
@@ -52,24 +53,29 @@ class Fields:
         return None if self._values.get(name) is None else read(name)
 
     def text(self, name: str) -> str:
+        """A string."""
         return cast(str, self._of(name, str, "a text"))
 
     def flag(self, name: str) -> bool:
+        """True or false."""
         return cast(bool, self._of(name, bool, "true or false"))
 
     def number(self, name: str) -> float:
+        """A finite number."""
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise self._bad(name, "is not a number")
         return float(value)
 
     def count(self, name: str) -> int:
+        """A whole number from 0."""
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self._bad(name, "is not a count")
         return value
 
     def choice(self, name: str, kind: type[E]) -> E:
+        """A member of `kind`, by its value."""
         value = self.text(name)
         try:
             return kind(value)
@@ -77,15 +83,18 @@ class Fields:
             raise self._bad(name, f"is none of {', '.join(kind)}") from None
 
     def one_of(self, name: str, known: tuple[str, ...]) -> str:
+        """One of the `known` words."""
         value = self.text(name)
         if value not in known:
             raise self._bad(name, f"is none of {', '.join(known)}")
         return value
 
     def refused_by(self, name: str) -> RefusedBy:
+        """Who refused."""
         return cast(RefusedBy, self.one_of(name, get_args(RefusedBy)))
 
     def inner(self, name: str) -> Fields:
+        """An object within this one."""
         return Fields(cast(Mapping[str, object], self._of(name, dict, "an object")), f"{self._within}{name}.")
 
     def items(self, name: str) -> Iterator[Fields]:
@@ -98,6 +107,7 @@ class Fields:
             yield Fields(item, f"{self._within}{name}[{place}].")
 
     def done(self) -> None:
+        """After the last field. Raises BadRow for one that nobody asked for."""
         if unknown := sorted(self._values.keys() - self._seen):
             raise BadRow(f"unknown field {ascii(self._within + unknown[0])[:80]}")
 
@@ -118,6 +128,7 @@ class Fields:
 
 
 def verdict_of(f: Fields) -> Verdict:
+    """A verdict, as `flat` writes it. Raises BadRow."""
     found = Verdict(
         f.choice("label", Label),
         f.maybe("harm", f.number),
@@ -130,6 +141,7 @@ def verdict_of(f: Fields) -> Verdict:
 
 
 def step_of(f: Fields) -> Step:
+    """A step of a trace, as `flat` writes it. Raises BadRow."""
     usage = f.inner("usage") if f.has("usage") else Fields({})
     found = Step(
         role=cast(StepRole, f.one_of("role", get_args(StepRole))),

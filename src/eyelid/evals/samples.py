@@ -62,6 +62,7 @@ class Loaded:
 
     @property
     def seen(self) -> int:
+        """Rows that were read, usable or not."""
         return len(self.samples) + len(self.problems)
 
 
@@ -82,6 +83,7 @@ class Shelf:
             self.samples[sample.id] = sample
 
     def bad(self, path: Path, line: int, what: str) -> None:
+        """Note a row that cannot be used; `line` counts from 1."""
         self.problems.append(Problem(path, line, what))
 
     def loaded(

@@ -66,6 +66,7 @@ def text(row: Mapping[str, object], *names: str) -> str:
 
 
 def digest(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

@@ -15,6 +15,8 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True)
 class Interval:
+    """A confidence interval, in the unit of its figure."""
+
     low: float
     high: float
 
@@ -28,9 +30,11 @@ class Rate:
 
     @property
     def value(self) -> float | None:
+        """In [0, 1]."""
         return self.count / self.of if self.of else None
 
     def interval(self, confidence: float = 0.95) -> Interval | None:
+        """Wilson's; None where there is nothing to divide by."""
         return wilson(self.count, self.of, confidence) if self.of else None
 
 
@@ -168,6 +172,7 @@ def summary(records: Iterable[Record]) -> Summary:
 
 
 def cost(records: Sequence[Record]) -> Cost:
+    """Means a request over those that were answered; seconds are wall time."""
     answered = [r for r in records if r.answered]
     seconds = sorted(r.seconds for r in answered if r.seconds is not None)
     return Cost(

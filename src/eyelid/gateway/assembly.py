@@ -86,6 +86,7 @@ class Choice:
             text.close()
 
     def add(self, delta: Mapping[str, object]) -> None:
+        """A piece of a stream. Raises BackendProtocol for what cannot be read, or not checked."""
         for unread in ("audio", "images"):
             if delta.get(unread):
                 raise BackendProtocol(f"the answer holds {unread}, which cannot be checked", hint="ask for text only")
@@ -98,6 +99,7 @@ class Choice:
             self._legacy(as_object(delta["function_call"], "function_call"))
 
     def add_logprobs(self, value: object) -> None:
+        """Those of a piece. Raises BackendProtocol for what cannot be read."""
         if not isinstance(value, dict):
             return
         for name in ("content", "refusal"):

@@ -47,9 +47,11 @@ class Scoped:
         return cls(None, texts=True) if key.audit else cls(key.name, texts=False)
 
     def may(self, record: Mapping[str, Any]) -> bool:
+        """Whether this key may see the record."""
         return self.key is None or record["key"] == self.key
 
     def shown(self, record: Mapping[str, Any]) -> Json:
+        """The record as this key sees it: without texts, unless it may read them."""
         if self.texts:
             return dict(record)
         choices = [{**c, **dict.fromkeys(_TEXTS)} for c in record["choices"]]

@@ -19,9 +19,11 @@ class Budget:
     tokens: float = 10.0
 
     def call(self) -> None:
+        """A call was made: its share of a retry is put in."""
         self.tokens = min(10.0, self.tokens + self.share)
 
     def take(self) -> bool:
+        """Take a retry out; False where there is none."""
         if self.tokens < 1 or self.share <= 0:
             return False
         self.tokens -= 1
@@ -38,6 +40,7 @@ class BudgetedRetry(Retry):
     budget: Budget = field(default_factory=lambda: Budget(0.2))
 
     def wait(self, attempt: int, error: BackendError, wanted: bool | None, deadline: float) -> float | None:
+        """As `Retry.wait`: seconds until the next attempt, None for none."""
         if attempt == 1:
             self.budget.call()
         safe = error.unreachable or error.status in (429, 502, 503) or error.code == "broken_off"

@@ -97,6 +97,7 @@ class Answering:
         return "buffer" if self._unasked else self._alias.stream_mode
 
     async def whole(self) -> Json:
+        """The completion. Raises what the model's server raises."""
         if self._unasked:
             return self._account.told([await self._fresh(i) for i in range(self._ask.chat.choices)], {})
         start = time.perf_counter()
@@ -107,6 +108,7 @@ class Answering:
         return await self._finish(completions.assembled(found) if self._guarded else found)
 
     def stream(self, ping_seconds: float, look_ahead: int) -> AsyncIterator[bytes]:
+        """The stream's blocks in the alias's mode, with a ping every `ping_seconds` while nothing leaves."""
         call, chat = self._call, self._ask.chat
         if self.mode == "none":
             keep, name = self._trace or self._texts, self._alias.name

@@ -27,6 +27,7 @@ def chunks(completion: Json) -> Iterator[Json]:
 
 
 def chunk(index: object, delta: Json, finish: object = None, logprobs: object = None) -> Json:
+    """One choice's piece of a stream."""
     choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
     return {"object": "chat.completion.chunk", "choices": [choice]}
 

@@ -86,6 +86,7 @@ def deliver(given: Read, guarded: Response) -> Json:
 
 
 def fixed(index: int, text: str, reason: str) -> Json:
+    """A choice with a text of ours."""
     message = {"role": "assistant", "content": text, "refusal": None}
     return {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
 

@@ -76,6 +76,7 @@ class Call:
 
     @property
     def milliseconds(self) -> float:
+        """Wall time since it came."""
         return (time.perf_counter() - self.began) * 1000
 
     @property
@@ -96,6 +97,7 @@ class Call:
         return errors.body(problem)
 
     def record(self) -> Record:
+        """What sinks are told of it."""
         return Record(
             id=self.id,
             time=self.at,

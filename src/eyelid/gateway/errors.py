@@ -57,10 +57,14 @@ class GatewayError(EyelidError):
 
 
 class BadRequest(GatewayError):
+    """The request cannot be used as it is."""
+
     status, type, outcome, default_code = 400, "invalid_request_error", "client_error", "invalid_request"
 
 
 class Unauthenticated(GatewayError):
+    """No key, or none that this gateway knows."""
+
     status, type, outcome, default_code = 401, "authentication_error", "client_error", "invalid_api_key"
 
     def __init__(self, message: str):
@@ -68,6 +72,8 @@ class Unauthenticated(GatewayError):
 
 
 class Forbidden(GatewayError):
+    """This key may not do that."""
+
     status, type, outcome, default_code = 403, "permission_error", "client_error", "not_allowed"
 
 
@@ -84,18 +90,26 @@ class GuardFailed(GatewayError):
 
 
 class NotFound(GatewayError):
+    """There is no such model, path or record here."""
+
     status, type, outcome, default_code = 404, "invalid_request_error", "client_error", "model_not_found"
 
 
 class SlowClient(GatewayError):
+    """The request's body did not come in time."""
+
     status, type, outcome, default_code = 408, "invalid_request_error", "client_error", "request_timeout"
 
 
 class TooLarge(GatewayError):
+    """The request is larger than the limits allow."""
+
     status, type, outcome, default_code = 413, "invalid_request_error", "client_error", "request_too_large"
 
 
 class Overloaded(GatewayError):
+    """There is no room for it just now; `retry_after` says when to try again."""
+
     status, type, outcome, default_code = 503, "overloaded_error", "shed", "overloaded"
 
 
@@ -141,6 +155,7 @@ def payload(error: BaseException) -> Json:
 
 
 def body(problem: Problem) -> Json:
+    """The problem as OpenAI's clients expect it."""
     return {
         "error": {
             "message": problem.message,

@@ -77,6 +77,7 @@ class KeyInfo:
     audit: bool = False
 
     def may(self, alias: str) -> bool:
+        """Whether it may use this alias."""
         return self.aliases is None or alias in self.aliases
 
 
@@ -91,6 +92,7 @@ def new() -> tuple[str, str]:
 
 
 def digest(key: str) -> str:
+    """A key's SHA-256 in hexadecimal, which is what the configuration holds."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -53,6 +53,7 @@ class Generation:
         self._users += 1
 
     def leave(self) -> None:
+        """After a request under this configuration."""
         self._users -= 1
         if not self._users and self._idle is not None:
             self._idle.set()
@@ -73,6 +74,7 @@ class Generation:
         return self.aliases[name]
 
     def reader(self, alias: Alias) -> Reader:
+        """What reads requests to this alias, with the configuration's policies."""
         c = self.config
         fetch = None
         if c.serve.remote_images:
@@ -94,6 +96,7 @@ class Gateway:
 
     @property
     def current(self) -> Generation:
+        """The configuration in force. Raises Overloaded before the start."""
         if self._current is None:
             raise Overloaded("the gateway is starting", retry_after=1.0)
         return self._current
@@ -138,6 +141,7 @@ class Gateway:
                 stack.push_async_callback(self._pool.give_back, self._current.taken)
 
     def put(self, record: Record) -> None:
+        """Give a record to every sink, none of which raises."""
         for sink in self.sinks:
             sink.put(record)
 

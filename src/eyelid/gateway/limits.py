@@ -29,6 +29,7 @@ class Room:
         self.taken += 1
 
     def leave(self) -> None:
+        """A request has ended."""
         self.taken -= 1
 
 

@@ -35,10 +35,14 @@ class Watched(Protocol):
     stats: Stats
 
     @property
-    def queued(self) -> int: ...
+    def queued(self) -> int:
+        """Records that wait in memory."""
+        ...
 
     @property
-    def spilled_bytes(self) -> int: ...
+    def spilled_bytes(self) -> int:
+        """Bytes that wait in files."""
+        ...
 
 
 class Metrics:

@@ -36,6 +36,7 @@ class Text:
         self.length = 0  # characters that are complete
 
     def add(self, piece: str) -> None:
+        """A piece; half of a character waits for the other half."""
         if not piece:
             return
         if self._half or not piece.isascii():
@@ -78,6 +79,7 @@ class Call:
 
     @property
     def length(self) -> int:
+        """Characters of name and arguments."""
         return self.name.length + self.arguments.length
 
     def to_json(self, end: int | None = None) -> Json:
@@ -85,6 +87,7 @@ class Call:
         return {"id": self.id, "type": self.kind, self.kind: self.inner(end)}
 
     def inner(self, end: int | None = None) -> Json:
+        """The name, and the arguments up to `end` characters."""
         arguments = "arguments" if self.kind == "function" else "input"
         return {"name": str(self.name), arguments: str(self.arguments)[:end]}
 
@@ -119,12 +122,14 @@ def numbers(usage: Mapping[str, object], depth: int = 2) -> Json:
 
 
 def as_object(value: object, what: str) -> Json:
+    """Raises BackendProtocol, which names `what`, where the value is none."""
     if not isinstance(value, dict):
         raise BackendProtocol(f"{what} is not a JSON object", hint=HINT)
     return value
 
 
 def as_list(value: object, what: str) -> list[object]:
+    """An empty one for None. Raises BackendProtocol, which names `what`, where the value is none."""
     if value is None:
         return []
     if not isinstance(value, list):
@@ -133,6 +138,7 @@ def as_list(value: object, what: str) -> list[object]:
 
 
 def as_str(value: object, what: str) -> str:
+    """An empty one for None. Raises BackendProtocol, which names `what`, where the value is none."""
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -37,6 +37,7 @@ class StepRecord:
 
     @classmethod
     def of(cls, step: Step) -> StepRecord:
+        """A step of a trace, without its texts."""
         label, harm = _verdict(step.verdict)
         used = step.usage
         return cls(

@@ -78,11 +78,13 @@ class Window:
         self._tokens = {name: Tokens() for name in ("content", "refusal")}
 
     def worth_asking(self, step: int) -> bool:
+        """Whether there are `step` characters more than when it was last asked, and some could be cleared."""
         if self.task is not None or self.choice.length - self._asked < step:
             return False
         return any(length > self._cleared.get(channel, 0) for channel, length in self._would_clear().items())
 
     def ask(self, clear: Clear, wake: asyncio.Event) -> None:
+        """Begin to check what is there now; `wake` is set when the verdict has come."""
         self._asked, self._may = self.choice.length, self._would_clear()
         self._checks += 1
         self.task = asyncio.ensure_future(_asked(clear, self.choice.index, self.choice.written))
@@ -109,6 +111,7 @@ class Window:
         return True
 
     def release(self, head: Json) -> Iterator[bytes]:
+        """The stream's blocks of what was cleared and has not left."""
         index = self.choice.index
         for name, text in self.choice.texts.items():
             sent, cleared = self._sent.get(name, 0), self._cleared.get(name, 0)
@@ -147,6 +150,7 @@ class Window:
             yield from legacy_deltas(head, index, legacy, self._sent.get("function_call"))
 
     def released(self) -> Released:
+        """What has left, and what the checks came to."""
         texts = {n: str(t)[: self._sent[n]] for n, t in self.choice.texts.items() if n in self._sent}
         calls = tuple(c.to_json(self._sent[place]) for place, c in enumerate(self.choice.calls) if c.told)
         legacy = self.choice.function_call

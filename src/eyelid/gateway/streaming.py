@@ -73,10 +73,12 @@ class Aside:
         self.wake = asyncio.Event()
 
     def put(self, block: bytes) -> None:
+        """A block, to leave as soon as it may."""
         self._blocks.append(block)
         self.wake.set()
 
     def take(self) -> list[bytes]:
+        """The blocks that wait, in their order."""
         self.wake.clear()
         found, self._blocks = self._blocks, []
         return found
@@ -101,6 +103,7 @@ async def pings(work: asyncio.Task[Any], seconds: float, aside: Aside | None = N
 
 
 def result(work: asyncio.Task[Json]) -> Json:
+    """What the work came to. Raises what it raised, and BackendUnavailable where it was given up."""
     if work.cancelled():
         raise BackendUnavailable("the request was given up", hint="try again")
     return work.result()
@@ -115,6 +118,7 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def close(events: AsyncIterator[Any]) -> None:
+    """Close an iterator that can be closed."""
     if (aclose := getattr(events, "aclose", None)) is not None:
         await aclose()
 
@@ -148,12 +152,14 @@ def chunks(completion: Json, *, include_usage: bool) -> Iterator[bytes]:
 
 
 def chunk_head(completion: Mapping[str, object], include_usage: bool) -> Json:
+    """What every chunk of this completion's stream has; `include_usage` as the client asked."""
     head = {name: completion[name] for name in completion if name in _TOP - {"choices", "usage"}}
     head["object"] = "chat.completion.chunk"
     return {**head, "usage": None} if include_usage else head
 
 
 def chunk(head: Json, index: int, delta: Json, logprobs: object = None) -> bytes:
+    """A piece of a choice as an event."""
     choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
     return event({**head, "choices": [choice]})
 

@@ -25,6 +25,7 @@ class Counter:
         registry.register(self)
 
     def add(self, labels: Labels, count: float = 1) -> None:
+        """So many more under these labels."""
         self._counts[labels] = self._counts.get(labels, 0) + count
 
     def collect(self) -> Iterable[Metric]:
@@ -48,6 +49,7 @@ class Histogram:
         registry.register(self)
 
     def add(self, labels: Labels, value: float) -> None:
+        """One more measurement under these labels."""
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * len(self._told)

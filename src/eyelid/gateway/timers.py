@@ -72,6 +72,7 @@ class Break:
         self._task, self._broken = task, False
 
     def now(self) -> None:
+        """Break it off; more often than once changes nothing."""
         if not self._broken:
             self._broken = True
             self._task.cancel()

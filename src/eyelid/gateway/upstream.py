@@ -70,6 +70,7 @@ class Answered:
         self._request, self._response = request, replace(response, shared_ms=milliseconds)
 
     async def generate(self, request: Request) -> Response:
+        """The answer that is there already, for the very request that it answers; others are asked."""
         return self._response if request is self._request else await self.backend.generate(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:

@@ -29,10 +29,14 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 
 
 class ImageURL(msgspec.Struct):
+    """An image's place: `data:` or a URL. What else a client says of it is not read."""
+
     url: str
 
 
 class ContentPart(msgspec.Struct):
+    """A part of a message; which fields it has depends on its `type`."""
+
     type: str
     text: str | None = None
     image_url: ImageURL | str | None = None
@@ -40,22 +44,29 @@ class ContentPart(msgspec.Struct):
 
     @property
     def url(self) -> str | None:
+        """The image's place in either form that clients send."""
         found = self.image_url
         return found.url if isinstance(found, ImageURL) else found
 
 
 class Function(msgspec.Struct):
+    """A call's name, and its `arguments`, or a custom tool's `input`."""
+
     name: str = ""
     arguments: str | dict[str, Any] | None = None
     input: str | None = None
 
 
 class ToolCall(msgspec.Struct):
+    """One of the two, as its type says."""
+
     function: Function | None = None
     custom: Function | None = None
 
 
 class Message(msgspec.Struct):
+    """A message as OpenAI's API has it."""
+
     role: str
     content: str | list[ContentPart] | None = None
     refusal: str | None = None
@@ -63,12 +74,15 @@ class Message(msgspec.Struct):
     function_call: Function | None = None
 
     def parts(self) -> list[ContentPart]:
+        """The content as parts, a plain text as one."""
         if isinstance(self.content, str):
             return [ContentPart("text", text=self.content)]
         return self.content or []
 
 
 class StreamOptions(msgspec.Struct):
+    """Whether the last event tells the tokens used."""
+
     include_usage: bool | None = None
 
 
@@ -115,6 +129,7 @@ class Chat:
 
     @property
     def model(self) -> str:
+        """The alias that is asked; "" where none is named."""
         return self.options.model or ""
 
     @property
@@ -127,15 +142,18 @@ class Chat:
 
     @property
     def choices(self) -> int:
+        """How many answers are wanted."""
         return self.options.n or 1
 
     @property
     def max_tokens(self) -> int | None:
+        """The bound on an answer's tokens, under its newer name or its older."""
         o = self.options
         return o.max_completion_tokens if o.max_completion_tokens is not None else o.max_tokens
 
     @property
     def stop(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
         given = self.options.stop
         return (given,) if isinstance(given, str) else tuple(given or ())
 

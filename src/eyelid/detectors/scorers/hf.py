@@ -28,6 +28,7 @@ class Reader:
         self._lock = threading.Lock()  # a Hugging Face tokenizer changes its own padding settings on every call
 
     def tokens(self, text: str) -> list[Token]:
+        """Where the text's tokens begin and end, in characters."""
         with self._lock:
             encoded = self.tokenizer(
                 text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
@@ -112,9 +113,11 @@ class Transformers:
         self.model = model.to(self._device).eval()
 
     def tokens(self, text: str) -> list[Token]:
+        """Where the text's tokens begin and end, in characters."""
         return self._reader.tokens(text)
 
     async def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The harm of (question, answer) pairs, in [0, 1], in their order."""
         return await asyncio.to_thread(self._score, pairs)
 
     async def aclose(self) -> None:

@@ -81,6 +81,7 @@ class Http:
         return [*found, Token(start, len(text))] if text else []
 
     async def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The harm of (question, answer) pairs, in [0, 1], in their order. Raises DetectorError."""
         if not pairs:
             return []
         body: dict[str, object] = {"input": [detector_input(q, a) for q, a in pairs]}
@@ -97,6 +98,7 @@ class Http:
         raise AssertionError("unreachable")
 
     async def aclose(self) -> None:
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None

@@ -44,9 +44,13 @@ class Judge(Protocol):
 
     id: JudgeId
 
-    async def judge(self, samples: Sequence[Judged]) -> list[Finding]: ...
+    async def judge(self, samples: Sequence[Judged]) -> list[Finding]:
+        """A finding for each sample, in their order. What a judge cannot do is a finding too, never an exception."""
+        ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Free what it holds."""
+        ...
 
 
 def names() -> dict[str, str]:

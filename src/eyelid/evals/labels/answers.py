@@ -45,11 +45,13 @@ class Pile:
     notes: tuple[str, ...] = ()
 
     def take(self, found: Sequence[Labelled]) -> None:
+        """Rows of one file, merged ones as one; ties are counted and left out."""
         self.ties += sum(r.tied for r in found)
         self.rows += [r for r in found if not r.tied]
         self.merged = self.seen - len(self.problems) - len(found)
 
     def joined(self, other: Pile) -> Pile:
+        """Both sets as one."""
         return replace(
             self,
             rows=self.rows + other.rows,
@@ -77,6 +79,7 @@ class Layout:
     single: bool = False
 
     def title(self, path: Path) -> str:
+        """What a set from this file is called."""
         return path.name.split(".")[0] if self.single else self.name
 
 

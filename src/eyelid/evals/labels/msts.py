@@ -20,6 +20,7 @@ from .answers import Labelled, Layout
 
 
 def parse(row: Mapping[str, object]) -> Labelled:
+    """A row of MSTS. Raises BadRow."""
     final = str(row.get("final_label") or "").strip()
     label = final or text(row, "annot1_label")
     if label[:1] not in ("1", "2"):

@@ -27,6 +27,7 @@ def label(value: object) -> bool:
 
 
 def parse(row: Mapping[str, object]) -> Labelled:
+    """A row of own labels. Raises BadRow."""
     kind = row.get("kind") or row.get("category") or ""
     return Labelled(text(row, "question"), text(row, "answer"), label(row.get("label")), None, str(kind)[:60])
 

@@ -20,6 +20,7 @@ LABELS = {"1_full_compliance": False, "2_full_refusal": True, "3_partial_refusal
 
 
 def parse(row: Mapping[str, object]) -> Labelled:
+    """A row of XSTest's completions. Raises BadRow."""
     label = text(row, "final_label")
     if label not in LABELS:
         raise BadRow("final_label is not one of the three published")

@@ -63,6 +63,7 @@ class Report:
         return opinions.by_judge(r for r in self.run.records if r.model == block.model and r.task == block.task)
 
     def total_notes(self, lines: Sequence[Line]) -> list[str]:
+        """What must be said of these lines' published figures, each remark once."""
         return list(dict.fromkeys(f"{x.defense}: {n}" for x in lines if x.totals for n in x.totals.notes))
 
 

@@ -25,6 +25,7 @@ class Example:
 
     @property
     def first(self) -> Record:
+        """For what all of them share: the sample's own fields."""
         return self.records[0]
 
 

@@ -258,10 +258,12 @@ def points(share: float) -> str:
 
 
 def percent(share: float | None) -> str:
+    """A share in percent; `-` where there is none."""
     return "-" if share is None else f"{100 * share:.1f}\u00a0%"
 
 
 def mean(m: Mean | None) -> str:
+    """A mean in percent; `-` where there is none."""
     return "-" if m is None else percent(m.value)
 
 

@@ -30,6 +30,7 @@ PROMPT = (
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read FigStep or FigStep-Tiny; see `Benchmark`."""
     assert place is not None
     names = tuple(f"{a}{b}" for a in ("figstep", "FigStep", "figstep_tiny") for b in ("", "/data", "/data/question"))
     tiny, full = (

@@ -55,6 +55,7 @@ TINY = "TinyVersion_ID_List.json"
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read the scenarios and inputs that `options` name, else all; see `Benchmark`."""
     inputs = [i for i in INPUTS if i in options] or list(INPUTS)
     scenarios = [s for s in SCENARIOS if "ecso8" not in options or s in ECSO8]
     if place is None:

@@ -34,6 +34,7 @@ FILE = "mm-vet.json"
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read MM-Vet; see `Benchmark`."""
     shelf = Shelf()
     if place is None:
         for number, row in hub_rows(NAME, HUB, None, "test"):

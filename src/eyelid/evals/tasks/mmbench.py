@@ -39,6 +39,7 @@ Rows = Iterable[tuple[int, Mapping[str, object] | BadRow]]
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read MMBench's English development set; see `Benchmark`."""
     if place is None:
         rows: Rows = hub_rows(NAME, HUB, "en", "dev")
         return read(rows, Path(HUB), f"hub {HUB}")
@@ -47,6 +48,7 @@ def load(place: Place, options: frozenset[str]) -> Loaded:
 
 
 def release(place: Path) -> Path:
+    """The release's table in a folder, or the file itself. Raises ConfigError, which says where to get it."""
     if place.is_file():
         return place
     where = folder(NAME, place, ("mmbench", "MMBench"), MARKS, GET)
@@ -131,6 +133,7 @@ def _decoded(image: object) -> bytes:
 
 
 def grade(sample: Sample, answer: str) -> Mark:
+    """1 of 1 where the answer names the right option; an answer that names none is unread."""
     said = option(answer, sample.options)
     return Mark(sample.scenario, sample.group, float(said == sample.target), 1.0, said is not None)
 

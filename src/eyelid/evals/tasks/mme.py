@@ -46,6 +46,7 @@ SUBTASKS = PERCEPTION + COGNITION
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read MME, or the half of it that `options` name; see `Benchmark`."""
     shelf = Shelf()
     wanted = {"perception": PERCEPTION, "cognition": COGNITION}
     subtasks = [s for o, names in wanted.items() if o in options for s in names] or list(SUBTASKS)
@@ -68,6 +69,7 @@ def release(place: Path) -> Path:
 
 
 def question_files(where: Path, subtask: str) -> list[Path]:
+    """A subtask's files of questions, one a picture, in either layout of the release."""
     sub = where / subtask / "questions_answers_YN"
     return sorted((sub if sub.is_dir() else where / subtask).glob("*.txt"))
 
@@ -103,6 +105,7 @@ def _read(shelf: Shelf, where: Path, subtask: str, path: Path) -> None:
 
 
 def sample_fields(subtask: str, stem: str, place: int, question: str, answer: str) -> dict[str, object]:
+    """What a sample of MME has but for its picture; `place` is the question's among the two of a picture."""
     return {
         "id": f"{subtask}/{stem}/{place}",
         "question": question,
@@ -138,6 +141,7 @@ def _gaps(shelf: Shelf, subtasks: Sequence[str]) -> list[str]:
 
 
 def grade(sample: Sample, answer: str) -> Mark:
+    """1 of 1 where yes or no is right; an answer that says neither is unread."""
     said = yes_or_no(answer)
     return Mark(sample.scenario, sample.group, float(said == sample.target), 1.0, said is not None)
 

@@ -26,6 +26,7 @@ MARKS = ("images_information/information.json", "information.json")
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read MOSSBench; see `Benchmark`."""
     assert place is not None
     where = folder(NAME, place, ("MOSSBench/data", "mossbench/data", "MOSSBench", "mossbench", "data"), MARKS, GET)
     path = next(where / m for m in MARKS if (where / m).is_file())

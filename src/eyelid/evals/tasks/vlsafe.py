@@ -24,6 +24,7 @@ IMAGES = ("", "images", "train2017", "coco/train2017", "../train2017", "../coco/
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read VLSafe; see `Benchmark`."""
     assert place is not None
     where = folder(NAME, place, ("vlsafe", "VLSafe", "LVLM_NLF/VLSafe"), MARKS, GET)
     path = next(p for m in MARKS for p in sorted(where.glob(m)))

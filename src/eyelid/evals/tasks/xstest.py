@@ -24,6 +24,7 @@ FILES = ("xstest_prompts.csv", "xstest_v2_prompts.csv")
 
 
 def load(place: Place, options: frozenset[str]) -> Loaded:
+    """Read XSTest's prompts; see `Benchmark`."""
     shelf = Shelf()
     if place is None:
         _read(shelf, Path(HUB), hub_rows(NAME, HUB, None, "train"), options)

@@ -33,6 +33,7 @@ class Losses:
         return bool(self._untold)
 
     def add(self, count: int, reason: str) -> None:
+        """So many more were lost, for this reason."""
         if count:
             with self._lock:
                 self._stats.lost[reason] += count

@@ -73,6 +73,8 @@ async def connect(address: str, **settings: str) -> asyncpg.Connection[Any]:
 
 
 class Postgres:
+    """A database of a server, over asyncpg in an event loop of the writer's thread. A `Store`."""
+
     name = "the audit's PostgreSQL database"
 
     def __init__(self, address: str, *, migrations: Sequence[Sequence[str]] = MIGRATIONS):

@@ -152,8 +152,8 @@ def shaped(
     return list(found.values())
 
 
-#: What `stats` counts: name -> SQL over the requests that a condition leaves, with the columns it groups by.
 def counts(where: Filter) -> dict[str, tuple[str, list[object]]]:
+    """What `stats` counts: name -> SQL over the requests that `where` leaves, and its values. Groups come first."""
     condition, values = where.where()
     requests = f"FROM audit_requests r WHERE {condition}"
     choices = f"FROM audit_choices c JOIN audit_requests r ON r.id = c.request_id WHERE {condition}"

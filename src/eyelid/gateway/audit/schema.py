@@ -97,6 +97,7 @@ class Loss:
 
     @property
     def row(self) -> Row:
+        """As its table has it."""
         return (self.at, self.records, self.reason)
 
 
@@ -110,6 +111,7 @@ class Rows:
 
     @classmethod
     def of(cls, r: Record) -> Rows:
+        """A record as rows: one for the request, one for each choice and image."""
         ident = _name(r.id)
         request = (
             ident,

@@ -68,6 +68,7 @@ class AuditConfig:
 
     @property
     def spill_folder(self) -> Path:
+        """Where records wait while the database is away."""
         if self.spill is not None:
             return self.spill
         place = self.database

@@ -40,6 +40,8 @@ _REASONS = {"SQLITE_FULL": "full", "SQLITE_BUSY": "locked", "SQLITE_LOCKED": "lo
 
 
 class SQLite:
+    """A file on a local disk, written in WAL mode. A `Store`."""
+
     def __init__(self, path: Path, *, migrations: Sequence[Sequence[str]] = MIGRATIONS):
         self.path, self.name = path, f"SQLite file {str(path)!r}"
         self._migrations = migrations

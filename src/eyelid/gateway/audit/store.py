@@ -42,7 +42,9 @@ class Store(Protocol):
         `limit` requests of each. Returns how many were changed."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of it; may be called twice."""
+        ...
 
 
 def open_store(database: Path | str) -> Store:
@@ -58,5 +60,6 @@ def open_store(database: Path | str) -> Store:
 
 
 def need_driver() -> None:
+    """Raises MissingDependency where asyncpg is not installed."""
     if importlib.util.find_spec("asyncpg") is None:
         raise MissingDependency("an audit in PostgreSQL needs asyncpg", hint=extras.install("postgres"))

@@ -42,6 +42,7 @@ def load(specs: Iterable[str | Path]) -> list[Loaded]:
 
 
 def read(spec: str | Path) -> Loaded:
+    """Read one FILE or LAYOUT:FILE. Raises ConfigError, as `load`."""
     layout, path = parse(spec)
     found: Iterable[Found] = records(path)
     if layout is None:

@@ -15,6 +15,7 @@ NAME = "beavertails"
 
 
 def parse(record: Record) -> Row:
+    """A row of BeaverTails. Raises BadRow."""
     question, answer = text(record, "prompt"), text(record, "response")
     harm = 1.0 - flag(record, "is_safe")
     return Row(question, answer, harm, NAME, splits.key(question), 1.0, first_true(record, "category"))

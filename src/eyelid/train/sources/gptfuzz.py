@@ -17,6 +17,7 @@ NAME = "gptfuzz"
 
 
 def parse(record: Record) -> Row:
+    """A row of GPTFuzz's labelled answers, without a question. Raises BadRow."""
     answer = text(record, "Response").strip('"').strip()
     if not answer:
         raise BadRow("Response is empty")

@@ -19,6 +19,7 @@ HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
 def parse(record: Record) -> Pair:
+    """A pair without labels. Raises BadRow."""
     before, better = _ends(text(record, "chosen"), "chosen")
     other, worse = _ends(text(record, "rejected"), "rejected")
     if before != other:

@@ -18,6 +18,7 @@ NAME = "jailbreakbench"
 
 
 def parse(record: Record) -> Row:
+    """An item of an artifact, judged by its `goal`. Raises BadRow."""
     goal, answer = text(record, "goal"), text(record, "response")
     kind = text(record, "category", empty=True) if record.get("category") is not None else ""
     return Row(goal, answer, float(flag(record, "jailbroken")), NAME, splits.key(goal), 1.0, kind)

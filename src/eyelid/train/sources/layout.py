@@ -23,4 +23,5 @@ class Layout:
     automatic: bool = True
 
     def fits(self, columns: frozenset[str]) -> bool:
+        """Whether a file with these columns is recognised as this."""
         return self.automatic and self.columns <= columns

@@ -19,6 +19,7 @@ NAME = "pku-saferlhf"
 
 
 def parse(record: Record) -> Pair:
+    """A pair with a label each; the harm's kind is the worse answer's. Raises BadRow."""
     question = text(record, "prompt")
     safer = choice(record, "safer_response_id", (0, 1))
     better, worse = (text(record, f"response_{i}") for i in (safer, 1 - safer))

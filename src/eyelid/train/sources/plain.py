@@ -20,10 +20,12 @@ NAME = "plain"
 
 
 def parse(record: Record) -> Row:
+    """A row with `harm`, in [0, 1]. Raises BadRow."""
     return _row(record, number(record, "harm", 0, 1))
 
 
 def parse_labelled(record: Record) -> Row:
+    """A row with `label`, 1 for harmful. Raises BadRow."""
     return _row(record, float(choice(record, "label", (0, 1))))
 
 
@@ -34,6 +36,7 @@ def _row(record: Record, harm: float) -> Row:
 
 
 def parse_pair(record: Record) -> Pair:
+    """A pair, with or without how harmful each is. Raises BadRow."""
     question, better, worse = text(record, "question", empty=True), text(record, "better"), text(record, "worse")
     if better == worse:
         raise BadRow("better and worse are the same")

@@ -19,6 +19,7 @@ ENDINGS = ("", "_answer", "_response", "_text")
 
 
 def parse(record: Record) -> Pair:
+    """A pair, labelled 0 and 1 (arXiv 2401.02906, section 3.3). Raises BadRow."""
     question = text(record, _name(record, ASKED))
     better, worse = (
         text(record, _name(record, tuple(which + e for e in ENDINGS))) for which in ("harmless", "harmful")

@@ -19,6 +19,7 @@ LABELS = ("full_compliance", "full_refusal", "partial_refusal")
 
 
 def parse(record: Record) -> Row:
+    """A row of XSTest's completions, refusals counted as harmless. Raises BadRow."""
     question, answer = text(record, "prompt"), text(record, "completion")
     label = text(record, "final_label").partition("_")[2]
     if label not in LABELS:
