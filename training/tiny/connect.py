@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
+from . import ranks
 from .align import prepare
 from .language import load_model, load_tokenizer
 from .lora import Batch, batches, new_adapter, run
@@ -28,7 +29,7 @@ from .pages import labels, random_page
 from .pictures import NAMES
 from .rows import chat, text_rows
 from .topics import READ
-from .tower import Reader, normalise
+from .tower import SHARPNESS, Reader, normalise
 from .vocabulary import Vocabulary
 
 
@@ -56,6 +57,7 @@ def main() -> None:
     a.add_argument("--perfect", type=float, default=0.0, help="share of patches replaced by their words' embeddings")
     a.add_argument("--perfect-until", type=float, default=0.5, help="share of the time after which none is")
     a.add_argument("--near", type=float, default=0.0, help="stage 1's loss goes on, with that weight of the angle")
+    a.add_argument("--sharpness", type=float, default=SHARPNESS, help="of stage 1's loss, as for the tower")
     a.add_argument("--near-weight", type=float, default=0.3, help="weight of stage 1's loss")
     a.add_argument("--projector-lr", type=float, default=0.0, help="0: frozen, so that tower and adapter improve apart")
     a.add_argument("--tower-lr", type=float, default=0.0, help="0: the tower is frozen")
@@ -67,6 +69,7 @@ def main() -> None:
     a.add_argument("--workers", type=int, default=0, help="processes that make batches (0: the training one)")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     o = a.parse_args()
+    ranks.join()
     torch.manual_seed(0)
     torch.set_num_threads(o.threads)
     o.out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,7 @@ def main() -> None:
     mix = Mix(o.pages, o.words, o.pictures, o.widen, o.typo, o.free, o.short)
 
     def make(epoch: int) -> Iterator[Batch]:
-        epoch += 1000 * o.seed
+        epoch += 1000 * o.seed + 500 * ranks.rank()
         rng = random.Random(epoch)
         texts = text_rows(o.data, made, epoch, o.asked)
         rows = page_rows(made, o.data, vocab, 1000 + epoch, mix) + rng.sample(texts, min(o.text, len(texts)))
@@ -109,7 +112,7 @@ def main() -> None:
         own = 0.0
         if o.near and o.projector_lr:
             pick = (pieces > 0) | (torch.rand(pieces.shape, device=o.device) < 0.1)
-            own = o.near_weight * reader.piece_loss(projected[pick], pieces[pick], 3000, o.near)
+            own = o.near_weight * reader.piece_loss(projected[pick], pieces[pick], 3000, o.near, o.sharpness)
         return torch.where(told, perfect, projected), own
 
     def save() -> None:

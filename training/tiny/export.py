@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from .language import gguf_path
-from .tower import ACTIVATION, MEAN, STD, vision_config
+from .tower import ACTIVATION, MEAN, STD, config_of
 
 State = Mapping[str, torch.Tensor]
 
@@ -138,8 +138,7 @@ def _tower(state: State, config: SiglipVisionConfig | None) -> tuple[dict[str, t
     clean = {k.removeprefix("tower.").removeprefix("vision_model."): v.detach().float().cpu() for k, v in state.items()}
     if "embeddings.class_embedding" in clean:
         raise ValueError("llama.cpp misplaces a class token (its issue 25814): use a tower without one (SigLIP)")
-    layers = 1 + max(int(m[1]) for k in clean if (m := re.match(r"encoder\.layers\.(\d+)\.", k)))
-    c = config or vision_config(clean["embeddings.position_embedding.weight"].shape[1], layers)
+    c = config or config_of(clean)
     if c.hidden_act != ACTIVATION:
         raise ValueError(f"llama.cpp computes GELU by the tanh formula, the tower was trained with {c.hidden_act!r}")
     return clean, c

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from .export import LINEAR, VISION_LAYER, unpermute
 from .language import load_model
-from .tower import Reader, vision_config
+from .tower import Reader, config_of
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -83,9 +83,7 @@ def main() -> None:
     o = a.parse_args()
     o.out.mkdir(parents=True, exist_ok=True)
     state = reader_state(o.folder / "mmproj.gguf")
-    width = state["tower.embeddings.position_embedding.weight"].shape[1]
-    layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("tower.encoder.layers."))
-    reader = Reader(vision_config(width, layers), load_model().get_input_embeddings().weight.detach()[:1].clone())
+    reader = Reader(config_of(state), load_model().get_input_embeddings().weight.detach()[:1].clone())
     missing, unknown = reader.load_state_dict(state, strict=False)
     idle = [k for k in missing if not k.startswith(("chars.", "spelled.", "tower.post_layernorm."))]
     if idle or unknown:

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from .language import load_model, load_tokenizer
 from .pages import ALPHABET, LETTERS, Page, labels, random_page
 from .pictures import NAMES, random_picture
-from .tower import Reader, normalise, vision_config
+from .tower import SHARPNESS, Reader, normalise, vision_config
 from .vocabulary import Vocabulary
 
 #: The kinds of page, as numbers for tensors; progress is shown for each.
@@ -75,9 +75,12 @@ def arguments() -> argparse.Namespace:
     a.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     a.add_argument("--hidden", type=int, default=256, help="the tower's width, a multiple of 64")
     a.add_argument("--layers", type=int, default=6)
+    a.add_argument("--units", type=int, help="of each layer's MLP (four times the width)")
+    a.add_argument("--grow", action="store_true", help="a resumed tower gets --layers and --units, and says the same")
     a.add_argument("--workers", type=int, default=1, help="processes that draw pages")
     a.add_argument("--negatives", type=int, default=3000)
     a.add_argument("--near", type=float, default=0.0, help="weight of each patch's angle to its word's embedding")
+    a.add_argument("--sharpness", type=float, default=SHARPNESS, help="factor on cosines before the softmax")
     a.add_argument("--vocabulary", type=int, default=11000, help="words of one piece")
     a.add_argument("--multi", type=int, default=6000, help="words of several pieces")
     a.add_argument("--widen", type=float, default=1.0, help="how far the layout widens at the last level")
@@ -95,7 +98,7 @@ def arguments() -> argparse.Namespace:
 
 
 def losses(
-    model: Reader, batch: list[torch.Tensor], negatives: int, near: float, bf16: bool, look: bool
+    model: Reader, batch: list[torch.Tensor], o: argparse.Namespace, look: bool
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The sum of four losses, and, to `look` at, scalars; named like a kind of page: its share of right pieces.
 
@@ -103,9 +106,9 @@ def losses(
     """
     images, chars, spelled, piece, kind = batch
     n, device = len(ALPHABET), images.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        h = model.features(normalise(images))
-        lc = model.chars(h).view(-1, n)
+    with torch.autocast(device.type, torch.bfloat16, enabled=not o.float32):
+        low, h = model.states(normalise(images))
+        lc = model.chars(low).view(-1, n)
         text = spelled.view(-1, LETTERS)[:, 0] > 0
         ls = model.spelled(h.flatten(0, 1)[text]).view(-1, n)
         # Every patch with a piece, and some without, most of them beside one, so that gaps are learned too.
@@ -114,10 +117,10 @@ def losses(
         tp = piece.view(-1)[pick]
         kinds = kind.repeat_interleave(piece.shape[1])[pick]
         projected = model.projector(h.flatten(0, 1)[pick]).float()
+        loss_p = model.piece_loss(projected, tp, o.negatives, o.near, o.sharpness)
     ts, real = spelled.view(-1, LETTERS)[text].reshape(-1), tp > 0
     weight = torch.ones(n, device=device)
     weight[0] = 0.3
-    loss_p = model.piece_loss(projected, tp, negatives, near)
     loss = loss_p + F.cross_entropy(lc.float(), chars.view(-1), weight=weight)
     if text.any():
         loss = loss + F.cross_entropy(ls.float(), ts, weight=weight)
@@ -146,11 +149,13 @@ def main() -> None:
     torch.set_num_threads(o.threads)
     vocab = vocabulary(o)
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
-    model = Reader.load(o.resume, table) if o.resume else Reader(vision_config(o.hidden, o.layers), table)
+    model = Reader.load(o.resume, table) if o.resume else Reader(vision_config(o.hidden, o.layers, o.units), table)
+    if o.grow:
+        model = model.grown(o.layers, o.units or model.tower.config.intermediate_size)
     model = model.to(o.device)
-    opt = torch.optim.AdamW(model.parameters(), lr=o.lr, weight_decay=0.02, betas=(0.9, 0.98))
+    opt = torch.optim.AdamW(model.parameters(), lr=o.lr, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
     state: dict[str, Any] = torch.load(o.resume, map_location=o.device) if o.resume else {}
-    if "optimizer" in state:
+    if "optimizer" in state and not o.grow:
         opt.load_state_dict(state["optimizer"])
     first = o.level if o.level is not None else float(state.get("level", 0.0))
     level = mp.get_context("fork").Value("d", first)
@@ -175,7 +180,7 @@ def main() -> None:
             g["lr"] = o.lr * min(1, (step + 1) / 150) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, p - 0.3) / 0.7)) + 1e-6
         batch = [x.to(o.device, non_blocking=True) for x in next(pages)]
         look = step % 10 == 0
-        loss, now = losses(model, batch, o.negatives, o.near, not o.float32, look)
+        loss, now = losses(model, batch, o, look)
         opt.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

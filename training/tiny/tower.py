@@ -6,6 +6,8 @@ llama.cpp gives every patch its neighbour's position, so that no tower has the s
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,16 +21,16 @@ from .pages import ALPHABET, LETTERS, PATCH, SIZE, SLOTS
 ACTIVATION = "gelu_pytorch_tanh"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-#: Factor on cosines before the softmax. At 20 or 30 only a high cosine is a confident answer, and five million
-#: parameters do not know twenty thousand embeddings by heart; at 100 the right one has to be the nearest, no more.
+#: Factor on cosines before the softmax. At 100 a patch's right piece has to be the nearest, no more, and a tower learns
+#: to read soonest; at 30 only a high cosine is a confident answer, and a language model can read what comes out.
 SHARPNESS = 100.0
 
 
-def vision_config(hidden: int = 256, layers: int = 6) -> SiglipVisionConfig:
-    """A tower of that shape, one attention head for every 64 of its width."""
+def vision_config(hidden: int = 256, layers: int = 6, units: int | None = None) -> SiglipVisionConfig:
+    """A tower of that shape: one attention head for every 64 of its width, `units` in each MLP (default 4 * hidden)."""
     return SiglipVisionConfig(
         hidden_size=hidden,
-        intermediate_size=4 * hidden,
+        intermediate_size=units or 4 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 64,
         image_size=SIZE,
@@ -38,6 +40,15 @@ def vision_config(hidden: int = 256, layers: int = 6) -> SiglipVisionConfig:
         layer_norm_eps=1e-5,
         vision_use_head=False,
     )
+
+
+def config_of(state: Mapping[str, torch.Tensor]) -> SiglipVisionConfig:
+    """The shape of a tower, read off its tensors (`embeddings.*`, `encoder.layers.N.*`, after any prefix)."""
+    found = {k: v.shape for k, v in state.items()}
+    pick = lambda end: next(v for k, v in found.items() if k.endswith(end))  # noqa: E731
+    layers = 1 + max(int(m[1]) for k in found if (m := re.search(r"encoder\.layers\.(\d+)\.", k)))
+    width, units = pick("embeddings.position_embedding.weight")[1], pick("mlp.fc1.weight")[0]
+    return vision_config(width, layers, units)
 
 
 class Projector(nn.Module):
@@ -58,6 +69,7 @@ class Reader(nn.Module):
 
     def __init__(self, config: SiglipVisionConfig, embeddings: torch.Tensor):
         super().__init__()
+        config._attn_implementation = "eager"  # for a hundred patches three times as fast on a CPU as the fused kernel
         self.tower = SiglipVisionModel(config)
         self.projector = Projector(config.hidden_size, embeddings.shape[1])
         n = len(ALPHABET)
@@ -69,30 +81,59 @@ class Reader(nn.Module):
     def load(cls, path: Path, embeddings: torch.Tensor) -> Reader:
         """The reader of a stage's checkpoint; the tower's shape is read off its tensors."""
         state = torch.load(path, map_location="cpu")["model"]
-        width = state["tower.embeddings.position_embedding.weight"].shape[1]
-        layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("tower.encoder.layers."))
-        reader = cls(vision_config(width, layers), embeddings)
+        reader = cls(config_of(state), embeddings)
         reader.load_state_dict(state)
         return reader
 
+    @torch.no_grad()
+    def grown(self, layers: int, units: int) -> Reader:
+        """The same reader with more layers on top and wider MLPs, which says exactly what it said before.
+
+        New units and layers begin with outputs of zero, so that training goes on where it was, with room to learn.
+        """
+        old = self.tower.config
+        if layers < old.num_hidden_layers or units < old.intermediate_size:
+            raise ValueError(f"a tower of {old.num_hidden_layers} layers and {old.intermediate_size} units only grows")
+        new = Reader(vision_config(old.hidden_size, layers, units), self.embeddings)
+        mine = self.state_dict()
+        for name, t in new.state_dict().items():
+            if name not in mine:  # of a new layer: what it adds to its input is nothing
+                if re.search(r"(out_proj|fc2)\.(weight|bias)$", name):
+                    t.zero_()
+            elif t.shape == mine[name].shape:
+                t.copy_(mine[name])
+            else:
+                if name.endswith("fc2.weight"):
+                    t.zero_()
+                t[tuple(slice(n) for n in mine[name].shape)] = mine[name]
+        return new
+
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, 320, 320) -> (B, 100, hidden): the last layer before its norm, as LLaVA takes it."""
-        return self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+        return self.states(pixels)[1]
+
+    def states(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, 320, 320) -> (B, 100, hidden) of two layers below the top, where characters are taught, and top."""
+        found = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return found[max(1, len(found) - 3)], found[-1]
 
     def piece_logits(self, projected: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-        """(N, text) -> (N, len(among)): cosine to each embedding, times `SHARPNESS`.
+        """(N, text) -> (N, len(among)): cosine to each embedding.
 
         Cosine and not distance: a distance is won by length alone, and vectors many times as long as word embeddings
         came out that the language model could hardly work on.
         """
-        return SHARPNESS * F.normalize(projected, dim=-1) @ F.normalize(self.embeddings[among], dim=-1).T
+        # The most multiplications of all losses; in half precision where the caller computes in it.
+        return F.linear(F.normalize(projected, dim=-1), F.normalize(self.embeddings[among], dim=-1)).float()
 
     def misfit(self, projected: torch.Tensor) -> torch.Tensor:
         """Squared relative error of the length, which the cosine leaves free: it should be that of word embeddings."""
         usual = self.embeddings.norm(dim=-1).mean()
         return (projected.norm(dim=-1) / usual - 1).square().mean()
 
-    def piece_loss(self, projected: torch.Tensor, pieces: torch.Tensor, negatives: int, near: float) -> torch.Tensor:
+    def piece_loss(
+        self, projected: torch.Tensor, pieces: torch.Tensor, negatives: int, near: float, sharpness: float = SHARPNESS
+    ) -> torch.Tensor:
         """(N, text), (N,) -> the loss of naming each patch's piece among the batch's and `negatives` others.
 
         `near` weighs the distance in angle: a patch can be nearest to its word and yet point elsewhere, with a cosine
@@ -101,12 +142,11 @@ class Reader(nn.Module):
         others = torch.randint(0, len(self.embeddings), (negatives,), device=pieces.device)
         among = torch.cat([pieces, others]).unique()
         cosines = (F.normalize(projected, dim=-1) * F.normalize(self.embeddings[pieces], dim=-1)).sum(-1)
-        named = F.cross_entropy(self.piece_logits(projected, among), torch.searchsorted(among, pieces))
+        named = F.cross_entropy(sharpness * self.piece_logits(projected, among), torch.searchsorted(among, pieces))
         return named + near * (1 - cosines).mean() + self.misfit(projected)
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """uint8 (B, H, W, 3) -> float (B, 3, H, W), CLIP's mean and deviation."""
-    x = images.permute(0, 3, 1, 2).float() / 255
-    mean, deviation = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (MEAN, STD))
-    return (x - mean) / deviation
+    mean, deviation = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
+    return images.permute(0, 3, 1, 2) * (1 / (255 * deviation)) - mean / deviation

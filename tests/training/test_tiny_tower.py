@@ -1,0 +1,79 @@
+"""A tower grows without forgetting, and processes that train together stay the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("peft", reason="training needs the extra `train`")
+
+import torch
+
+from training.tiny import ranks
+from training.tiny.tower import Reader, config_of, vision_config
+
+
+def reader(layers: int = 2, units: int = 128) -> Reader:
+    torch.manual_seed(0)
+    return Reader(vision_config(64, layers, units), torch.randn(30, 48))
+
+
+def test_a_grown_tower_says_the_same_and_has_room_to_learn() -> None:
+    small, pixels = reader(), torch.randn(1, 3, 320, 320)
+    large = small.grown(4, 256)
+    with torch.no_grad():
+        assert torch.equal(large.projector(large.features(pixels)), small.projector(small.features(pixels)))
+    assert large.tower.config.num_hidden_layers == 4
+    large.projector(large.features(pixels)).square().mean().backward()
+    new = large.tower.encoder.layers
+    assert new[3].mlp.fc2.weight.grad.abs().max() > 0, "a new layer learns"
+    assert new[0].mlp.fc2.weight.grad[:, 128:].abs().max() > 0, "new units learn"
+
+
+def test_a_tower_only_grows() -> None:
+    with pytest.raises(ValueError, match="2 layers and 128 units only grows"):
+        reader().grown(1, 128)
+
+
+def test_a_towers_shape_is_read_off_its_tensors() -> None:
+    c = config_of(reader(3, 192).state_dict())
+    assert (c.num_hidden_layers, c.intermediate_size, c.hidden_size) == (3, 192, 64)
+
+
+def test_one_process_alone_changes_nothing() -> None:
+    p = torch.nn.Parameter(torch.ones(2))
+    p.grad = torch.full((2,), 3.0)
+    assert ranks.average([p], 0.25) == 0.25
+    assert p.grad.tolist() == [3.0, 3.0]
+
+
+MEET = """
+import torch
+from training.tiny import ranks
+ranks.join()
+a, b = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
+a.grad = torch.tensor([1.0, 2.0]) * (ranks.rank() + 1)
+if ranks.rank():
+    b.grad = torch.tensor([4.0])
+share = ranks.average([a, b], 0.1 + 0.5 * ranks.rank())
+print(ranks.world(), a.grad.tolist(), b.grad.tolist(), round(share, 3), flush=True)
+ranks.leave()
+"""
+
+
+@pytest.mark.real
+def test_two_processes_average_and_stop_by_the_furthest_clock(tmp_path: Path) -> None:
+    (tmp_path / "meet.py").write_text(MEET)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    root = Path(__file__).parents[2]
+    out = subprocess.run(
+        [*command, str(tmp_path / "meet.py")],
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.splitlines() == ["2 [1.5, 3.0] [2.0] 0.6"] * 2
