@@ -96,6 +96,21 @@ def events(whole: Json, *, usage: bool) -> list[Json]:
 
 
 @dataclass
+class Held:
+    """A reply that is held back until `free` is set, 30 s at most; `begun` is set when it was asked for."""
+
+    text: str = "fine"
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, _: Json) -> Reply:
+        self.begun.set()
+        async with asyncio.timeout(30):
+            await self.free.wait()
+        return self.text
+
+
+@dataclass
 class Model:
     """`asked`: bodies of the client's own requests, as they arrived; `parts`: what every call was for, in order."""
 

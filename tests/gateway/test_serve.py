@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from .gate import HARM, SAFE, Json, Reply, model
+from .gate import HARM, SAFE, Held, Json, model
 
 
 @dataclass
@@ -100,17 +100,12 @@ async def test_it_says_where_it_listens_and_how_to_ask(tmp_path: Path) -> None:
 
 
 async def test_sigterm_lets_what_is_under_way_end_and_writes_everything(tmp_path: Path) -> None:
-    async def slow(_: Json) -> Reply:
-        begun.set()
-        await free.wait()
-        return "fine"
-
-    begun, free = asyncio.Event(), asyncio.Event()
+    slow = Held()
     async with model(slow) as m:
         audit = f"  audit: {{path: {tmp_path / 'audit.db'}, flush_seconds: 30}}\n  drain_delay_seconds: 0.3\n"
         async with served(tmp_path, "--config", str(written(tmp_path, m.url, audit))) as p:
             asked = asyncio.create_task(p.ask(ASK))
-            await begun.wait()
+            await slow.begun.wait()
             p.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(5):
                 while (ready := await p.get("/readyz"))[0] == 200:  # noqa: ASYNC110 - another process
@@ -120,7 +115,7 @@ async def test_sigterm_lets_what_is_under_way_end_and_writes_everything(tmp_path
                 assert "eyelid_requests" in await r.text()
             await asyncio.sleep(0.4)
             assert p.process.returncode is None
-            free.set()
+            slow.free.set()
             assert (await asked)[0] == 200
             assert await asyncio.wait_for(p.process.wait(), 20) == 0
     with sqlite3.connect(tmp_path / "audit.db") as db:
@@ -134,19 +129,14 @@ async def test_sigterm_lets_what_is_under_way_end_and_writes_everything(tmp_path
 async def test_a_second_signal_ends_it_at_once_and_loses_no_record(
     sent: signal.Signals, code: int, sigint: signal.Handlers, tmp_path: Path
 ) -> None:
-    async def endless(_: Json) -> Reply:
-        begun.set()
-        await asyncio.sleep(60)
-        return "too late"
-
-    begun = asyncio.Event()
+    endless = Held()
     async with model("fine") as m:
         audit = f"  audit: {{path: {tmp_path / 'audit.db'}, flush_seconds: 30}}\n"
         async with served(tmp_path, "--config", str(written(tmp_path, m.url, audit)), sigint=sigint) as p:
             await p.ask(ASK)
             m.answer = endless
             asked = asyncio.create_task(p.ask(ASK))
-            await begun.wait()
+            await endless.begun.wait()
             p.process.send_signal(sent)
             await asyncio.sleep(0.3)
             assert p.process.returncode is None, "the first waits for what is under way"
@@ -160,18 +150,13 @@ async def test_a_second_signal_ends_it_at_once_and_loses_no_record(
 
 
 async def test_sighup_takes_a_new_configuration_and_keeps_the_old_one_where_it_is_wrong(tmp_path: Path) -> None:
-    async def slow(_: Json) -> Reply:
-        begun.set()
-        await free.wait()
-        return "fine"
-
-    begun, free = asyncio.Event(), asyncio.Event()
+    slow = Held()
     off = "  audit: {enabled: false}\n"
     async with model(slow) as m, model("new") as other:
         path = written(tmp_path, m.url, off)
         async with served(tmp_path, "--config", str(path)) as p:
             before = asyncio.create_task(p.ask(ASK))
-            await begun.wait()
+            await slow.begun.wait()
             path.write_text("serve: {prot: 1}\n")
             p.process.send_signal(signal.SIGHUP)
             wrong = await p.until(r"SIGHUP: the old configuration stays in force: (.*)")
@@ -183,7 +168,7 @@ async def test_sighup_takes_a_new_configuration_and_keeps_the_old_one_where_it_i
             await p.until("serve.audit, serve.playground, serve.drain_seconds: changed in the file, and as before")
             assert (await p.ask(ASK))[0] == 404
             status, answer = await p.ask({**ASK, "model": "renamed"})
-            free.set()
+            slow.free.set()
             old = await before
     assert "unknown key 'prot'" in wrong[1]
     assert (status, answer["choices"][0]["message"]["content"]) == (200, "new")

@@ -16,7 +16,7 @@ from eyelid.gateway.settings import LimitsConfig
 from eyelid.gateway.upstream import Ask, Upstream
 from eyelid.types import Request, Response, user
 
-from .gate import HARM, SAFE, Gate, Json, Reply, both
+from .gate import HARM, SAFE, Gate, Held, Json, Reply, both
 
 WORD = "one-question-0001"
 TRACED = "allow_trace: true"
@@ -82,15 +82,10 @@ async def test_keys_share_nothing() -> None:
 
 
 async def test_one_that_leaves_stops_nobody_and_the_last_stops_the_model() -> None:
-    async def slow(_: Json) -> Reply:
-        begun.set()
-        await asyncio.sleep(30)
-        return "too late"
-
-    begun = asyncio.Event()
+    slow = Held()
     async with both(slow) as (gate, model):
         first, second = (asyncio.create_task(asked(gate, a)) for a in ("ecso", "plain"))
-        await begun.wait()
+        await slow.begun.wait()
         first.cancel()
         await asyncio.sleep(0.2)
         assert not model.gone.is_set()

@@ -18,7 +18,7 @@ from eyelid.gateway.audit.sqlite import SQLite
 from eyelid.gateway.budget import Budget, BudgetedRetry
 from eyelid.gateway.metrics import Metrics
 
-from .gate import Json, Model, Reply, both, completion, events, gate, message, settings
+from .gate import Held, Json, Model, Reply, both, completion, events, gate, message, settings
 
 Fault = Callable[[Model], Callable[[Json], Reply | Awaitable[Reply]]]
 FAST = "upstream: {timeout_s: 1.0, connect_timeout_s: 0.5, idle_timeout_s: 0.3, max_bytes: 20000}"
@@ -198,16 +198,11 @@ def test_the_budget_bounds_retries_over_all_calls() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("alias", ["ecso", "plain", "window"])
 async def test_a_client_that_leaves_stops_the_upstreams_work(alias: str, stream: bool) -> None:
-    async def slow(_: Json) -> Reply:
-        begun.set()
-        await asyncio.sleep(30)
-        return "nobody waits"
-
-    begun = asyncio.Event()
+    slow = Held()
     async with both(slow) as (found, model):
         task = asyncio.create_task(found.ask(model=alias, stream=stream))
         async with asyncio.timeout(5):
-            await begun.wait()
+            await slow.begun.wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await model.gone.wait()
@@ -217,17 +212,12 @@ async def test_a_client_that_leaves_stops_the_upstreams_work(alias: str, stream:
 
 
 async def test_a_client_that_leaves_stops_the_judge_too() -> None:
-    async def slow(_: Json) -> Reply:
-        begun.set()
-        await asyncio.sleep(30)
-        return "no"
-
-    begun = asyncio.Event()
+    slow = Held()
     async with both("fine") as (found, model):
         model.judge = slow
         task = asyncio.create_task(found.ask())
         async with asyncio.timeout(5):
-            await begun.wait()
+            await slow.begun.wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await model.gone.wait()
