@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eyelid.cli import detect, main
+from eyelid.cli import detect_opened, main
 from eyelid.detectors.classifier import Classifier
 from eyelid.errors import DetectorError
 from eyelid.formatting import Token
@@ -46,7 +46,7 @@ class Rude:
 @pytest.fixture
 def rude(monkeypatch: pytest.MonkeyPatch) -> Rude:
     scorer = Rude()
-    monkeypatch.setattr(detect, "trained_detector", lambda _, threshold: Classifier(scorer, threshold=threshold))
+    monkeypatch.setattr(detect_opened, "trained_detector", lambda _, threshold: Classifier(scorer, threshold=threshold))
     return scorer
 
 
