@@ -12,6 +12,7 @@ pyrit.py       answers that people scored, of which half of the questions are fo
 words.py       what single words say, a linear part beside the encoder
 teacher.py     a larger judge, half of SmolLM2 with a head, and what it says of every row
                `eyelid train detector` trains; recipe.sh holds the commands in order
+slim.py        the trained one with fewer heads and units, which are trained on from there
 export.py      the trained weights as 8-bit ONNX, agreement with the float model, temperature and threshold, manifest
 baselines.py   what it must beat: keywords, TF-IDF, the untrained encoder
 evaluate.py    every figure that the manifest and the model card state

@@ -32,8 +32,9 @@ NAMES = {
 HEAD = """# Eyelid's harm detector
 
 Reads a question and an answer and gives one probability: 1 = the answer does harm. Three of all-MiniLM-L6-v2's six
-layers with half of their feed-forward units ({parameters} M parameters, Apache-2.0) and one logit, to which a number for
-each word piece is added (`words.py`; at most 3 either way); weights 8 bits, {size:.1f} MB, ONNX; needs no torch. It is the detector half of MLLM-Protector (arXiv 2401.02906), trained small, and
+layers, the first two with a third of their heads and a quarter of their feed-forward units, the last with half of its
+units ({parameters} M parameters, Apache-2.0), and one logit, to which a number for each word piece is added (`words.py`;
+at most 3 either way); weights 8 bits, {size:.1f} MB, ONNX; needs no torch. It is the detector half of MLLM-Protector (arXiv 2401.02906), trained small, and
 learnt part of what it knows from a larger judge: the lower half of SmolLM2-135M with a head (`teacher.py`).
 Licence: Apache-2.0. `manifest.json` holds the SHA-256 of each file; Eyelid checks them whenever it loads the detector.
 
@@ -69,7 +70,7 @@ False alarms: harmless answers that are raised. ECE: expected calibration error.
 """
 LIMITS = """
 On {dev[rows]} dev rows the threshold gives recall {dev[recall]:.1%} and {dev[false_alarms]:.1%} false alarms; it is the
-lowest that raises at most 3 % of the plainly harmless ones and 10 % of those that sound bad or are failed attacks. Encoder alone, 8 bits against
+lowest that raises at most 3 % of the plainly harmless ones and 8.5 % of those that sound bad or are failed attacks. Encoder alone, 8 bits against
 float on {bits[rows]} dev rows: {bits[mean]} apart on average, {bits[worst]} at worst, the same verdict on {bits[same_verdict]:.1%}.
 
 ## Limits

@@ -1,23 +1,20 @@
-"""A trained detector with fewer heads and feed-forward units, and what it is to be trained on from there.
+"""A trained detector with fewer heads and feed-forward units, to be trained on from there.
 
-    python -m training.detector.slim --model runs/detector/first --encoder runs/detector/first-encoder \
-        --rows runs/detector/told/rows.jsonl --heads 6 --units 512 --out runs/detector/slim
+    python -m training.detector.slim --model runs/detector/first --rows runs/detector/told/rows.jsonl \
+        --heads 4 --units 384 --out runs/detector/slim
 
 In every layer but the last, of which only the first token is read, the heads and units that matter least are silenced:
 their weights become zero, stay zero however long the model is trained (a silent unit's gradients are zero, too), and
 `eyelid.train.bert_graph` leaves them out. A head or unit matters by the mean size of its output times the gradient of
 the verdict, i.e. by what the verdict would change without it, to first order (Michel et al. 2019, section 4.1).
-`rows.jsonl` beside the model are the rows with labels half their own, half the whole model's (Hinton et al. 2015).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +22,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from eyelid.detectors.scorers.hf import Reader
-from eyelid.detectors.scorers.onnx import Onnx
-from eyelid.train.calibration import sigmoid
-from eyelid.train.rows import Row
-from eyelid.train.scoring import answers, worst_logits
 
 from .evaluate import read
 
 #: Tokens of a text on which importance is measured.
 LENGTH = 128
-#: How much of a row's new label is the whole model's word.
-TRUST = 0.5
 
 
 def importance(model: Any, inputs: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -93,11 +84,10 @@ def silence(
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--model", type=Path, required=True, help="what `eyelid train detector` saved")
-    a.add_argument("--encoder", type=Path, required=True, help="the same as training.detector.export wrote it")
     a.add_argument("--rows", type=Path, required=True, help="rows.jsonl of training.detector.teacher label")
     a.add_argument("--out", type=Path, required=True)
-    a.add_argument("--heads", type=int, default=6)
-    a.add_argument("--units", type=int, default=512)
+    a.add_argument("--heads", type=int, default=4)
+    a.add_argument("--units", type=int, default=384)
     a.add_argument("--texts", type=int, default=300, help="rows on which importance is measured")
     o = a.parse_args()
     torch.set_num_threads(1)
@@ -111,11 +101,6 @@ def main() -> None:
     model.save_pretrained(o.out)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(o.model / name, o.out / name)
-    told = worst_logits(Onnx(o.encoder), answers(found))
-    with (o.out / "rows.jsonl").open("w", encoding="utf-8") as f:
-        for r, logit in zip(found, told, strict=True):
-            mixed: Row = replace(r, harm=round(TRUST * sigmoid(logit) + (1 - TRUST) * r.harm, 4))
-            f.write(json.dumps(asdict(mixed), ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -44,12 +44,12 @@ SHARES = {
     **dict.fromkeys((("", k) for k in ("scary", "guide", "form", "everyday", "sober")), 80),
     **dict.fromkeys((("", k) for k in ("refusal", "excerpt")), 150),
 }
-DRAWS, STRENGTH = 6, 0.003
+DRAWS, STRENGTH = 6, 0.01
 #: How much of it is added to the encoder's logit. The dev part, of sources that the encoder knows, says 0; answers of
 #: others say 0.5 to 1 (Safe-RLHF mini, XSTest, PyRIT's held-out questions, and its dev answers on "objective").
 WEIGHT = 0.7
 #: PyRIT's rows count so much: they are few, and the only ones that are short and plain.
-PYRIT = 1.5
+PYRIT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
