@@ -75,7 +75,8 @@ def write_manifest(
         "name": "detector",
         "version": version,
         "licence": "Apache-2.0",
-        "description": "Says whether an answer does harm, from question and answer. Part of MiniLM's lower half, and words.",
+        "description": "Says whether an answer does harm, from question and answer. "
+        "Part of MiniLM's lower half, and words.",
         "files": {name: entry(folder / name) for name in ("model.onnx", "tokenizer.json")},
         "runtime": {
             "input": FORMAT,
