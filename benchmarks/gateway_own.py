@@ -36,7 +36,7 @@ from eyelid import config
 from eyelid.gateway import unguarded, wire
 from eyelid.gateway.app import create
 from eyelid.gateway.audit.schema import Rows
-from eyelid.gateway.endpoint import Call
+from eyelid.gateway.call import Call
 from eyelid.gateway.forwarding import forward
 from eyelid.gateway.logs import Formatter, Lines, _Request
 from eyelid.gateway.metrics import Metrics

@@ -12,7 +12,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from eyelid.gateway import endpoint
-from eyelid.gateway.endpoint import Call
+from eyelid.gateway.call import Call
 from eyelid.gateway.relay import relayed
 
 from .gate import CAPTION, HARM, SAFE, UNSURE, Json, both, completion, message, said

@@ -9,8 +9,8 @@ from typing import cast
 
 from ..types import Action, Trace
 from . import completion as completions
+from .call import Call
 from .completion import Json, Read
-from .endpoint import Call
 from .record import ChoiceRecord
 
 

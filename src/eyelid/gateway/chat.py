@@ -17,8 +17,9 @@ from . import completion as completions
 from . import conversation, relay, unguarded, wire
 from .account import Account, Judged, answer_id
 from .aliases import Alias
+from .call import Call
 from .completion import Json, Read
-from .endpoint import Call, Stream
+from .endpoint import Stream
 from .errors import Forbidden, GatewayError, GuardFailed
 from .images import Loaded
 from .lifecycle import Generation

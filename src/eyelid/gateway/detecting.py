@@ -14,7 +14,7 @@ from ..images import load_url
 from ..protocols import Exchange, StepLog
 from ..types import ImagePart, Label, Request, Response, Verdict, user
 from . import guardrail, moderations
-from .endpoint import Call
+from .call import Call
 from .errors import BadRequest, TooLarge
 from .lifecycle import Generation
 from .moderations import Item, Json, Unknown

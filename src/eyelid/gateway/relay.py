@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from ..errors import BackendError, BackendUnavailable
 from .assembly import Assembly
-from .endpoint import Call
+from .call import Call
 from .sse import DONE, event
 from .streaming import close
 

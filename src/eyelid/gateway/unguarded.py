@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ..backends.openai_json import FINISH_REASONS
 from . import completion as completions
-from .endpoint import Call
+from .call import Call
 from .record import ChoiceRecord, StepRecord
 
 Json = dict[str, object]
