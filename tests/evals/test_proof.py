@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from eyelid.backends.scripted import Scripted
-from eyelid.evals import report, stats
+from eyelid.evals import records, report, stats
 from eyelid.evals.records import Outcome
 from eyelid.evals.report import figures, page, tables, words
 from tests.backends.server import completion, serving
@@ -129,7 +129,7 @@ def test_a_difference_over_a_handful_of_samples_is_never_called_clear() -> None:
 
 def evaluated(tmp_path: Path, **more: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
-    env = {k: v for k, v in os.environ.items() if k not in ("DATA", "EYELID_DATA", "LIMIT", "OUT", "RUN", "MODEL")}
+    env = {k: v for k, v in os.environ.items() if k not in ("DATA", "EYELID_DATA", "LIMIT", "OUT", "RUN", "MODEL", "JUDGE")}
     env |= {"EYELID": f"{sys.executable} -m eyelid", "PYTHONPATH": path, "SLOW_LOG": str(tmp_path / "log")}
     return subprocess.run(
         [str(ROOT / "scripts" / "eval")], env=env | more, capture_output=True, text=True, timeout=200, check=False
@@ -164,3 +164,15 @@ def test_the_one_command_runs_reports_and_asks_nothing_twice(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "log").read_text() == asked
     assert "measured already" in done.stdout
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps(["unsafe"] * 500))  # a model that is asked to judge, and never runs out of words
+    done = evaluated(tmp_path, **given | {"RUN": str(tmp_path / "judged"), "JUDGE": f"model:scripted:{words}"})
+    assert done.returncode == 0, done.stderr
+    found = records.read(tmp_path / "judged" / "records.jsonl")
+    assert {r.outcome for r in found} == {Outcome.UNSAFE}
+    assert {len(r.findings) for r in found} == {3}, "the detector and the rules give their opinions too"
+    measured = json.loads((tmp_path / "judged" / "judges.json").read_text())
+    assert len({str(r["judge"]) for r in measured["results"]}) == 3
+    done = evaluated(tmp_path, **given | {"RUN": str(tmp_path / "judged")})
+    assert done.returncode == 2
+    assert "has other judges" in done.stderr

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evals import judges, labels, measuring
 
     piles = labels.load([Path(p).expanduser() for p in args.data])
-    made = [judges.make(n) for n in args.judge] if args.judge else judges.default()
+    made = [judges.make(n) for n in dict.fromkeys(args.judge)] if args.judge else judges.default()
     total = len(made) * sum(min(args.limit or len(p.rows), len(p.rows)) for p in piles)
 
     async def work() -> list[Measured]:

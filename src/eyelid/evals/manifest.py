@@ -91,7 +91,8 @@ def joined(old: Manifest | None, new: Manifest, *, empty: bool = False) -> Manif
     for name in sorted({*old.settings, *new.settings}):
         before, now = old.settings.get(name), new.settings.get(name)
         if before != now and not (empty and name in ("model", "weights")):
-            raise InputError(f"the run in this folder has another {name}: {_shown(before, now)}", hint=hint)
+            other = "other" if name.endswith("s") else "another"
+            raise InputError(f"the run in this folder has {other} {name}: {_shown(before, now)}", hint=hint)
     for key, task in new.tasks.items():
         if (earlier := old.tasks.get(key)) is None:
             continue

@@ -45,7 +45,7 @@ class Judge(Protocol):
     id: JudgeId
 
     async def judge(self, samples: Sequence[Judged]) -> list[Finding]:
-        """A finding for each sample, in their order. What a judge cannot do is a finding too, never an exception."""
+        """A finding for each sample, in their order: `judge_failed` where it cannot say. Raises where it breaks."""
         ...
 
     async def aclose(self) -> None:
