@@ -129,7 +129,8 @@ def test_a_difference_over_a_handful_of_samples_is_never_called_clear() -> None:
 
 def evaluated(tmp_path: Path, **more: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
-    env = {k: v for k, v in os.environ.items() if k not in ("DATA", "EYELID_DATA", "LIMIT", "OUT", "RUN", "MODEL", "JUDGE")}
+    own = ("DATA", "EYELID_DATA", "LIMIT", "OUT", "RUN", "MODEL", "JUDGE")
+    env = {k: v for k, v in os.environ.items() if k not in own}
     env |= {"EYELID": f"{sys.executable} -m eyelid", "PYTHONPATH": path, "SLOW_LOG": str(tmp_path / "log")}
     return subprocess.run(
         [str(ROOT / "scripts" / "eval")], env=env | more, capture_output=True, text=True, timeout=200, check=False
