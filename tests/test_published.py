@@ -84,7 +84,7 @@ def test_the_published_score_is_one_for_harmless() -> None:
     if not models.has("detector"):
         pytest.skip("the shipped detector is not installed")
     detector = published.AnswerDetector(models.find("detector"))
-    assert detector.harmless("Paris is the capital of France.") > 0.9
+    assert detector.harmless("Paris is the capital of France.") > 0.8
 
 
 class Mild:
