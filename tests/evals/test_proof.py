@@ -166,7 +166,7 @@ def test_the_one_command_runs_reports_and_asks_nothing_twice(tmp_path: Path) -> 
     assert (tmp_path / "log").read_text() == asked
     assert "measured already" in done.stdout
     words = tmp_path / "words.json"
-    words.write_text(json.dumps(["unsafe"] * 500))  # a model that is asked to judge, and never runs out of words
+    words.write_text(json.dumps(["yes"] * 500))  # a model that is asked to judge, and never runs out of words
     done = evaluated(tmp_path, **given | {"RUN": str(tmp_path / "judged"), "JUDGE": f"model:scripted:{words}"})
     assert done.returncode == 0, done.stderr
     found = records.read(tmp_path / "judged" / "records.jsonl")
