@@ -39,7 +39,7 @@ KINDS = ("figstep", "typo", "free", "picture")
 class Pages(IterableDataset[tuple[torch.Tensor, ...]]):
     """Endless batches: images (B, 320, 320, 3) uint8, chars, spelled, piece (see `pages.labels`), kind (B,)."""
 
-    def __init__(self, o: argparse.Namespace, level: Synchronized[c_double]):
+    def __init__(self, o: argparse.Namespace, level: Synchronized[c_double] | None):
         self.o, self.level, self.seed = o, level, random.SystemRandom().getrandbits(30)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -80,6 +80,7 @@ def arguments() -> argparse.Namespace:
     a.add_argument("--workers", type=int, default=1, help="processes that draw pages")
     a.add_argument("--negatives", type=int, default=3000)
     a.add_argument("--near", type=float, default=0.0, help="weight of each patch's angle to its word's embedding")
+    a.add_argument("--below", type=int, default=0, help="characters are taught so many layers below the top one")
     a.add_argument("--sharpness", type=float, default=SHARPNESS, help="factor on cosines before the softmax")
     a.add_argument("--vocabulary", type=int, default=11000, help="words of one piece")
     a.add_argument("--multi", type=int, default=6000, help="words of several pieces")
@@ -107,7 +108,7 @@ def losses(
     images, chars, spelled, piece, kind = batch
     n, device = len(ALPHABET), images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=not o.float32):
-        low, h = model.states(normalise(images))
+        low, h = model.states(normalise(images), o.below)
         lc = model.chars(low).view(-1, n)
         text = spelled.view(-1, LETTERS)[:, 0] > 0
         ls = model.spelled(h.flatten(0, 1)[text]).view(-1, n)

@@ -110,12 +110,12 @@ class Reader(nn.Module):
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, 320, 320) -> (B, 100, hidden): the last layer before its norm, as LLaVA takes it."""
-        return self.states(pixels)[1]
+        return self.states(pixels, 0)[1]
 
-    def states(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, 320, 320) -> (B, 100, hidden) of two layers below the top, where characters are taught, and top."""
+    def states(self, pixels: torch.Tensor, below: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, 320, 320) -> the layer so many `below` the top one, and the top one; each (B, 100, hidden)."""
         found = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states
-        return found[max(1, len(found) - 3)], found[-1]
+        return found[-1 - below], found[-1]
 
     def piece_logits(self, projected: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
         """(N, text) -> (N, len(among)): cosine to each embedding.

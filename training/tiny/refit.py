@@ -1,0 +1,123 @@
+"""Between stages 1 and 3: the projector anew, on what a finished tower sees.
+
+    python -m training.tiny.refit --tower runs/see/last.pt --out runs/refit --minutes 4
+
+Stage 1 asks that a patch be nearest to its word's embedding, and gets vectors that are nearest at a cosine of 0.2: a
+language of their own, which a language model takes an hour to learn. The tower knows more than its projector says.
+With the tower frozen its features can be kept, so that a step costs a hundredth of what it costs through the tower, and
+the projector learns to point where the embeddings are, with no fewer patches nearest to their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .language import load_model
+from .pages import labels
+from .see import KINDS, Pages, vocabulary
+from .tower import Reader, normalise
+
+Seen = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@torch.no_grad()
+def look(reader: Reader, o: argparse.Namespace, count: int, rng: random.Random, gaps: float) -> Seen:
+    """What the tower sees on `count` pages: features (N, hidden) bfloat16, pieces (N,), kinds of page (N,).
+
+    N are all patches with a piece and a share `gaps` of the others.
+    """
+    vocab, pages = vocabulary(o), Pages(o, level=None)
+    parts: list[Seen] = []
+    while count > 0:
+        drawn = [pages.one(vocab, rng, rng.uniform(0.3, 1.0)) for _ in range(min(32, count))]
+        count -= len(drawn)
+        images = torch.from_numpy(np.stack([np.asarray(page.image) for page, _ in drawn]))
+        pieces = torch.from_numpy(np.stack([labels(page, vocab)[2] for page, _ in drawn]))
+        kinds = torch.tensor([KINDS.index(kind) for _, kind in drawn]).unsqueeze(1).expand_as(pieces)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = reader.features(normalise(images)).to(torch.bfloat16)
+        pick = (pieces > 0) | (torch.rand(pieces.shape) < gaps)
+        parts.append((features[pick], pieces[pick], kinds[pick]))
+    x, y, z = zip(*parts, strict=True)
+    return torch.cat(x), torch.cat(y), torch.cat(z)
+
+
+@torch.no_grad()
+def told(reader: Reader, seen: Seen) -> dict[str, tuple[float, float]]:
+    """By kind of page, and for patches without a piece: cosine to the right embedding, share nearest to it."""
+    features, pieces, kinds = seen
+    projected = torch.cat([reader.projector(x.float()) for x in features.split(4096)])
+    every = torch.arange(len(reader.embeddings))
+    cosines = torch.cat([reader.piece_logits(x, every) for x in projected.split(4096)])
+    right, own = cosines.argmax(-1) == pieces, cosines.gather(1, pieces.unsqueeze(1))[:, 0]
+    groups = {name: (kinds == i) & (pieces > 0) for i, name in enumerate(KINDS)} | {"gaps": pieces == 0}
+    mean = lambda x: round(float(x.float().mean()), 3)  # noqa: E731
+    return {k: (mean(own[g]), mean(right[g])) for k, g in groups.items() if g.any()}
+
+
+def fit(reader: Reader, seen: Seen, o: argparse.Namespace) -> int:
+    """Train the projector for `o.minutes`; returns the steps made."""
+    features, pieces, _ = seen
+    opt = torch.optim.AdamW(reader.projector.parameters(), lr=o.lr, weight_decay=0.01, fused=True)
+    start, step, p = time.time(), 0, 0.0
+    while p < 1:
+        for rows in torch.randperm(len(features)).split(o.patches):
+            p = (time.time() - start) / (60 * o.minutes)
+            if p >= 1:
+                break
+            for g in opt.param_groups:
+                g["lr"] = o.lr * min(1.0, (step + 1) / 50) * (1 - p)
+            with torch.autocast("cpu", torch.bfloat16):
+                projected = reader.projector(features[rows].float()).float()
+                loss = reader.piece_loss(projected, pieces[rows], o.negatives, o.near, o.sharpness)
+            opt.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(reader.projector.parameters(), 1.0)
+            opt.step()
+            step += 1
+    return step
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("--tower", type=Path, required=True, help="stage 1's checkpoint, or a reader.pt")
+    a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--minutes", type=float, default=4, help="of training, after the pages are drawn")
+    a.add_argument("--pages", type=int, default=6000)
+    a.add_argument("--patches", type=int, default=1024, help="a step")
+    a.add_argument("--lr", type=float, default=2e-3)
+    a.add_argument("--near", type=float, default=4.0, help="weight of each patch's angle to its word's embedding")
+    a.add_argument("--sharpness", type=float, default=30.0, help="factor on cosines before the softmax")
+    a.add_argument("--negatives", type=int, default=1500)
+    a.add_argument("--vocabulary", type=int, default=11000, help="this and what follows: as for the tower")
+    a.add_argument("--multi", type=int, default=6000)
+    a.add_argument("--widen", type=float, default=0.3)
+    a.add_argument("--typo", type=float, default=0.5)
+    a.add_argument("--lag", type=float, default=0.0)
+    a.add_argument("--free", type=float, default=0.0)
+    a.add_argument("--pictures", type=float, default=0.0)
+    a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    o = a.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(o.threads)
+    o.out.mkdir(parents=True, exist_ok=True)
+    table = load_model().get_input_embeddings().weight.detach()[vocabulary(o).classes].clone()
+    reader, rng = Reader.load(o.tower, table).eval(), random.Random(o.pages)
+    held, seen = look(reader, o, 300, random.Random(20261121), 0.05), look(reader, o, o.pages, rng, 0.05)
+    print(f"{len(seen[0])} patches of {o.pages} pages; before: {told(reader, held)}", flush=True)
+    steps = fit(reader, seen, o)
+    print(f"after {steps} steps: {told(reader, held)}", flush=True)
+    torch.save({"model": reader.state_dict()}, o.out / "reader.pt")
+    (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
+
+
+if __name__ == "__main__":
+    main()
