@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("peft", reason="training needs the extra `train`")
 
 import torch
 
-from training.tiny import ranks
+from training.tiny import ranks, refit
 from training.tiny.tower import Reader, config_of, vision_config
 
 
@@ -53,7 +54,7 @@ def test_one_process_alone_changes_nothing() -> None:
 
 MEET = """
 import torch
-from training.tiny import ranks
+from training.tiny import ranks, refit
 ranks.join()
 a, b = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
 a.grad = torch.tensor([1.0, 2.0]) * (ranks.rank() + 1)
@@ -77,3 +78,16 @@ def test_two_processes_average_and_stop_by_the_furthest_clock(tmp_path: Path) ->
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     assert out.stdout.splitlines() == ["2 [1.5, 3.0] [2.0] 0.6"] * 2
+
+
+def test_a_projector_learns_to_point_at_the_embeddings() -> None:
+    r = reader()
+    pieces = torch.arange(1, 30).repeat(40)
+    shown = torch.randn(30, 64)[pieces]  # a tower that sees each piece in one way, and a little noise
+    seen = (shown + 0.1 * torch.randn_like(shown), pieces, torch.zeros_like(pieces))
+    before = refit.told(r, seen)["figstep"]
+    o = Namespace(lr=5e-3, minutes=0.03, patches=128, negatives=20, near=4.0, sharpness=30.0)
+    assert refit.fit(r, seen, o) > 0
+    cosine, nearest = refit.told(r, seen)["figstep"]
+    assert cosine > before[0] + 0.3
+    assert nearest > 0.9
