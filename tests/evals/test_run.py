@@ -124,7 +124,7 @@ async def test_a_folder_never_mixes_two_different_runs(tmp_path: Path, monkeypat
     for changes, what in (
         ({"judges": ("vague",)}, "unknown judge"),
         ({"model": "scripted:y"}, "another model: 'scripted:x', not 'scripted:y'"),
-        ({"max_tokens": 7}, "another max_tokens: None, not 7"),
+        ({"max_tokens": 7}, "has other max_tokens: None, not 7"),
         ({"limit": 3}, "xstest with another limit: 2, not 3"),
         ({"limit": 2, "seed": 1}, "xstest with another seed"),
     ):
