@@ -4,13 +4,13 @@
 #   EYELID_DATA=DIR OUT=runs/tiny training/tiny/recipe.sh                          a CPU of two cores, about three hours
 #   EYELID_DATA=DIR OUT=runs/tiny DEVICE=cuda WORKERS=15 training/tiny/recipe.sh   a GPU, about half an hour
 #
-# MINUTES_SEE, MINUTES_ALIGN and MINUTES_CONNECT change how long a stage learns; STAGES picks some of them.
+# MINUTES_SEE, MINUTES_REFIT, MINUTES_ALIGN and MINUTES_CONNECT change how long a stage learns; STAGES picks some of them.
 # Of what it writes, $OUT/product is what ships; the rest may be left behind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${EYELID_DATA:?the folder of the public sets}" "${OUT:?where the run is kept}"
 device=${DEVICE:-cpu} workers=${WORKERS:-1} python=${PYTHON:-python}
-stages=${STAGES:-see align connect export}
+stages=${STAGES:-see refit align connect export}
 if [ "$device" = cpu ]; then
     see=(--minutes "${MINUTES_SEE:-90}" --batch 32 --lr 1e-3 --widen 0.4 --typo 0.5 --lag 0.3 --free 0.1 --pictures 0.15)
     align=(--minutes "${MINUTES_ALIGN:-25}")
@@ -40,8 +40,11 @@ mkdir -p "$OUT"
 again=()
 if [ -e "$OUT/see/last.pt" ]; then again=(--resume "$OUT/see/last.pt"); fi
 stage see training.tiny.see --out "$OUT/see" "${see[@]}" "${common[@]}" "${again[@]}"
+# On the CPU in any case: the tower runs once over each page, and what is trained is one small projector.
+stage refit training.tiny.refit --tower "$OUT/see/last.pt" --out "$OUT/refit" --minutes "${MINUTES_REFIT:-2}" \
+    --pages "${PAGES_REFIT:-8000}" --widen 0.4 --free 0.1 --pictures 0.15
 stage align training.tiny.align --data "$EYELID_DATA" --out "$OUT/align" "${align[@]}" "${common[@]}"
-again=(--tower "$OUT/see/last.pt")
+again=(--tower "$OUT/refit/reader.pt")
 if [ -e "$OUT/connect/reader.pt" ]; then again=(--tower "$OUT/connect/reader.pt" --resume "$OUT/connect" --seed "$RANDOM"); fi
 stage connect training.tiny.connect --data "$EYELID_DATA" --align "$OUT/align" --out "$OUT/connect" "${again[@]}" \
     "${connect[@]}" "${common[@]}" --pictures 0.25 --projector-lr 2e-4 --tower-lr 1e-4
