@@ -29,7 +29,7 @@ from .pages import labels, random_page
 from .pictures import NAMES
 from .rows import chat, text_rows
 from .topics import READ
-from .tower import SHARPNESS, Reader, normalise
+from .tower import Reader, normalise
 from .vocabulary import Vocabulary
 
 
@@ -57,7 +57,6 @@ def main() -> None:
     a.add_argument("--perfect", type=float, default=0.0, help="share of patches replaced by their words' embeddings")
     a.add_argument("--perfect-until", type=float, default=0.5, help="share of the time after which none is")
     a.add_argument("--near", type=float, default=0.0, help="stage 1's loss goes on, with that weight of the angle")
-    a.add_argument("--sharpness", type=float, default=SHARPNESS, help="of stage 1's loss, as for the tower")
     a.add_argument("--near-weight", type=float, default=0.3, help="weight of stage 1's loss")
     a.add_argument("--projector-lr", type=float, default=0.0, help="0: frozen, so that tower and adapter improve apart")
     a.add_argument("--tower-lr", type=float, default=0.0, help="0: the tower is frozen")
@@ -112,7 +111,7 @@ def main() -> None:
         own = 0.0
         if o.near and o.projector_lr:
             pick = (pieces > 0) | (torch.rand(pieces.shape, device=o.device) < 0.1)
-            own = o.near_weight * reader.piece_loss(projected[pick], pieces[pick], 3000, o.near, o.sharpness)
+            own = o.near_weight * reader.piece_loss(projected[pick], pieces[pick], 3000, o.near)
         return torch.where(told, perfect, projected), own
 
     def save() -> None:

@@ -24,18 +24,20 @@ from .language import load_model
 from .pages import labels
 from .see import KINDS, Pages, vocabulary
 from .tower import Reader, normalise
+from .vocabulary import Vocabulary
 
 Seen = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+#: Share of the patches without a piece that are kept: they are many, and all alike.
+GAPS = 0.05
 
 
 @torch.no_grad()
-def look(reader: Reader, o: argparse.Namespace, count: int, rng: random.Random, gaps: float) -> Seen:
+def look(reader: Reader, vocab: Vocabulary, o: argparse.Namespace, count: int, rng: random.Random) -> Seen:
     """What the tower sees on `count` pages: features (N, hidden) bfloat16, pieces (N,), kinds of page (N,).
 
-    N are all patches with a piece and a share `gaps` of the others.
+    N are all patches with a piece and a share `GAPS` of the others.
     """
-    vocab, pages = vocabulary(o), Pages(o, level=None)
-    parts: list[Seen] = []
+    pages, parts = Pages(o, level=None), list[Seen]()
     while count > 0:
         drawn = [pages.one(vocab, rng, rng.uniform(0.3, 1.0)) for _ in range(min(32, count))]
         count -= len(drawn)
@@ -44,7 +46,7 @@ def look(reader: Reader, o: argparse.Namespace, count: int, rng: random.Random, 
         kinds = torch.tensor([KINDS.index(kind) for _, kind in drawn]).unsqueeze(1).expand_as(pieces)
         with torch.autocast("cpu", torch.bfloat16):
             features = reader.features(normalise(images)).to(torch.bfloat16)
-        pick = (pieces > 0) | (torch.rand(pieces.shape) < gaps)
+        pick = (pieces > 0) | (torch.rand(pieces.shape) < GAPS)
         parts.append((features[pick], pieces[pick], kinds[pick]))
     x, y, z = zip(*parts, strict=True)
     return torch.cat(x), torch.cat(y), torch.cat(z)
@@ -109,9 +111,11 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(o.threads)
     o.out.mkdir(parents=True, exist_ok=True)
-    table = load_model().get_input_embeddings().weight.detach()[vocabulary(o).classes].clone()
-    reader, rng = Reader.load(o.tower, table).eval(), random.Random(o.pages)
-    held, seen = look(reader, o, 300, random.Random(20261121), 0.05), look(reader, o, o.pages, rng, 0.05)
+    vocab = vocabulary(o)
+    table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
+    reader = Reader.load(o.tower, table).eval()
+    held = look(reader, vocab, o, 300, random.Random(20261121))
+    seen = look(reader, vocab, o, o.pages, random.Random(o.pages))
     print(f"{len(seen[0])} patches of {o.pages} pages; before: {told(reader, held)}", flush=True)
     steps = fit(reader, seen, o)
     print(f"after {steps} steps: {told(reader, held)}", flush=True)

@@ -80,7 +80,6 @@ def arguments() -> argparse.Namespace:
     a.add_argument("--workers", type=int, default=1, help="processes that draw pages")
     a.add_argument("--negatives", type=int, default=3000)
     a.add_argument("--near", type=float, default=0.0, help="weight of each patch's angle to its word's embedding")
-    a.add_argument("--below", type=int, default=0, help="characters are taught so many layers below the top one")
     a.add_argument("--sharpness", type=float, default=SHARPNESS, help="factor on cosines before the softmax")
     a.add_argument("--vocabulary", type=int, default=11000, help="words of one piece")
     a.add_argument("--multi", type=int, default=6000, help="words of several pieces")
@@ -108,8 +107,8 @@ def losses(
     images, chars, spelled, piece, kind = batch
     n, device = len(ALPHABET), images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=not o.float32):
-        low, h = model.states(normalise(images), o.below)
-        lc = model.chars(low).view(-1, n)
+        h = model.features(normalise(images))
+        lc = model.chars(h).view(-1, n)
         text = spelled.view(-1, LETTERS)[:, 0] > 0
         ls = model.spelled(h.flatten(0, 1)[text]).view(-1, n)
         # Every patch with a piece, and some without, most of them beside one, so that gaps are learned too.
