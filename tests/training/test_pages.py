@@ -85,15 +85,38 @@ def test_every_thing_has_a_picture_a_name_that_can_be_read_and_an_article(vocab:
     ]  # fmt: skip
 
 
-def test_a_picture_is_named_at_its_middle_in_the_order_of_the_words(vocab: Vocabulary) -> None:
-    drawn_there = 0
-    for seed in range(30):
+def named(name: str, vocab: Vocabulary) -> list[int]:
+    return [vocab.classes[c] for word in name.split() for c, _ in vocab.pieces(word)]
+
+
+def inked(page: pages.Page) -> list[bool]:
+    """Of each patch that is said to show a thing: whether something is drawn there."""
+    image = np.asarray(page.image, np.float32)
+    cut = [image[t.row * 32 : t.row * 32 + 32, t.column * 32 : t.column * 32 + 32] for t in page.things]
+    return [bool(np.ptp(patch.reshape(-1, 3), axis=0).max() > 40) for patch in cut]
+
+
+def test_the_patches_of_a_picture_say_its_name_in_turn(vocab: Vocabulary) -> None:
+    ink: list[bool] = []
+    for seed in range(60):
         rng = random.Random(seed)
         page, name = pictures.picture(rng, rng.random())
         _, _, piece = pages.labels(page, vocab)
-        text = vocab.tokenizer.decode([vocab.classes[c] for c in piece if c])
-        assert text.split() == ["picture", *name.split()]
-        row, column = divmod(int(np.flatnonzero(piece)[0]), pages.GRID)
-        patch = np.asarray(page.image)[row * 32 : row * 32 + 64, column * 32 : column * 32 + 32]
-        drawn_there += int(np.ptp(patch.reshape(-1, 3), axis=0).max() > 10)
-    assert drawn_there >= 26  # the middle of a crescent is empty
+        wanted = named(name, vocab)
+        for place in np.flatnonzero(piece):
+            row, column = divmod(int(place), pages.GRID)
+            assert vocab.classes[piece[place]] == wanted[(row + column) % len(wanted)], name
+        assert np.flatnonzero(piece).tolist() == [t.row * pages.GRID + t.column for t in page.things]
+        ink += inked(page)
+    assert sum(ink) / len(ink) > 0.8  # a plain middle of a large thing, or that of a crescent, has none
+
+
+def test_an_album_names_each_thing_where_it_stands(vocab: Vocabulary) -> None:
+    ink: list[bool] = []
+    for seed in range(30):
+        page = pictures.album(random.Random(seed), seed / 30)
+        assert len({t.name for t in page.things}) >= 3
+        piece = pages.labels(page, vocab)[2]
+        assert all(vocab.classes[piece[t.row * pages.GRID + t.column]] in named(t.name, vocab) for t in page.things)
+        ink += inked(page)
+    assert sum(ink) / len(ink) > 0.8

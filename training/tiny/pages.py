@@ -45,9 +45,9 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Thing:
-    """A word that stands for something drawn, read at one patch (and those to its right, if it has several pieces)."""
+    """A patch that something drawn covers. It says a piece of the thing's name, the next one to the right and below."""
 
-    word: str
+    name: str
     row: int
     column: int
 
@@ -254,9 +254,8 @@ def _place(page: Page, pieces: Vocabulary, places: dict[tuple[int, int], list[Gl
                 out[row * GRID + col] = pieces.pieces(page.words[word])[n][0]
                 break
     for thing in page.things:
-        for n, (piece, _) in enumerate(pieces.pieces(thing.word)):
-            if thing.column + n < GRID:
-                out[thing.row * GRID + thing.column + n] = piece
+        named = [piece for word in thing.name.split() for piece, _ in pieces.pieces(word)]
+        out[thing.row * GRID + thing.column] = named[(thing.row + thing.column) % len(named)]
     return out
 
 

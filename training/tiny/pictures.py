@@ -1,8 +1,8 @@
 """Pictures of a few hundred things, from a colour emoji font, alone or with a caption below, with labels per patch.
 
-The font is Noto Color Emoji (OFL-1.1). A picture is taught in the same currency as text: the patch above its middle
-stands for the word "picture", and the patches below that for the thing's name, so that the language model reads
-"picture ... dog" where it would read "dog" on a page of text. What lies further off stays empty.
+The font is Noto Color Emoji (OFL-1.1). A picture is taught in the same currency as text: every patch that its middle
+covers stands for the thing's name, so that the language model reads "dog dog dog" where it would read "dog" on a page
+of text. One patch alone would be a coin's side where the middle falls between two, and one lesson a picture.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ THINGS = tuple(
 )
 
 #: Words that `Vocabulary` must have classes for.
-NAMES = tuple(dict.fromkeys(["picture", *(w for _, name in THINGS for w in name.split())]))
+NAMES = tuple(dict.fromkeys(w for _, name in THINGS for w in name.split()))
+#: How far from its middle a thing covers patches, in halves of its width and height; corners of its box are empty.
+CORE = 0.6
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,6 +61,18 @@ def backdrop(rng: random.Random, level: float) -> Image.Image:
     return Image.composite(Image.new("RGB", (SIZE, SIZE), light()), Image.new("RGB", (SIZE, SIZE), light()), slope)
 
 
+def turned(char: str, side: float, rng: random.Random, level: float) -> Image.Image:
+    """The thing, its longer side of `side` pixels; from level 0.2 turned a little, or its mirror image."""
+    thing = cutout(char)
+    scale = side / max(thing.size)
+    thing = thing.resize((max(8, round(thing.width * scale)), max(8, round(thing.height * scale))))
+    if level > 0.2:
+        thing = thing.rotate(rng.uniform(-20, 20) * level, Image.Resampling.BICUBIC, expand=True)
+        if rng.random() < 0.3:
+            thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return thing
+
+
 def picture(rng: random.Random, level: float, caption: list[str] | None = None) -> tuple[Page, str]:
     """A page with one thing, and the thing's name; `caption`'s words stand below it.
 
@@ -72,14 +86,8 @@ def picture(rng: random.Random, level: float, caption: list[str] | None = None) 
         font = any_font(rng, size, level)
         lines = [" ".join(caption[i] for i in line) for line in wrap(caption, int((SIZE - 16) / (size * 0.58)))][:3]
         free = SIZE - int(len(lines) * size * 1.2) - 10
-    thing = cutout(char)
     side = rng.uniform(0.55, 0.95) * free if rng.random() > level else rng.uniform(96, 0.95 * free)
-    scale = side / max(thing.size)
-    thing = thing.resize((max(8, round(thing.width * scale)), max(8, round(thing.height * scale))))
-    if level > 0.2:
-        thing = thing.rotate(rng.uniform(-20, 20) * level, Image.Resampling.BICUBIC, expand=True)
-        if rng.random() < 0.3:
-            thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    thing = turned(char, side, rng, level)
     reach = level if rng.random() < level else 0.2
     x = int((SIZE - thing.width) * (0.5 + rng.uniform(-0.5, 0.5) * reach))
     y = int(max(0, free - thing.height) * (0.5 + rng.uniform(-0.5, 0.5) * reach))
@@ -90,9 +98,22 @@ def picture(rng: random.Random, level: float, caption: list[str] | None = None) 
         words, glyphs = draw_lines(image, lines, font, (rng.randint(4, 16), free + 4), size * 1.2, (0, 0, 0))
     if rng.random() < 0.4 * level:
         image = soften(image, rng)
-    middle = (x + thing.width // 2, y + thing.height // 2)
-    things = _named(["picture", *name.split()], *middle)
-    return Page(image, " ".join(words), words, glyphs, "picture", things), name
+    return Page(image, " ".join(words), words, glyphs, "picture", covered(name, x, y, thing)), name
+
+
+def album(rng: random.Random, level: float) -> Page:
+    """A page of four to nine things, small and in no strict order: as many lessons for the price of one page."""
+    side, image = rng.choice((2, 3, 3)), backdrop(rng, level)
+    cell = SIZE / side
+    things = list[Thing]()
+    for k in range(side * side):
+        char, name = THINGS[rng.randrange(len(THINGS))]
+        thing = turned(char, rng.uniform(max(0.6 * cell, 72), 0.95 * cell), rng, level)
+        x = int(cell * (k % side) + rng.random() * max(0.0, cell - thing.width))
+        y = int(cell * (k // side) + rng.random() * max(0.0, cell - thing.height))
+        image.paste(thing, (x, y), thing)
+        things += covered(name, x, y, thing)
+    return Page(soften(image, rng) if rng.random() < 0.4 * level else image, "", [], [], "picture", tuple(things))
 
 
 def random_picture(vocab: Vocabulary, rng: random.Random, level: float) -> tuple[Page, str]:
@@ -100,8 +121,14 @@ def random_picture(vocab: Vocabulary, rng: random.Random, level: float) -> tuple
     return picture(rng, level, vocab.sample(rng, rng.randint(1, 6), level) if rng.random() < 0.5 else None)
 
 
-def _named(words: list[str], x: int, y: int) -> tuple[Thing, ...]:
-    """One word a row of patches, the last at or below (x, y); room is left to the right for names of several pieces."""
-    row = min(max(y // PATCH - 1, 0), GRID - len(words))
-    column = min(max(x // PATCH, 1), GRID - 3)
-    return tuple(Thing(word, row + i, column) for i, word in enumerate(words))
+def covered(name: str, x: int, y: int, thing: Image.Image) -> tuple[Thing, ...]:
+    """The patches whose middle lies in the core of a thing that stands at (x, y), and that of its own middle."""
+    half = thing.width / 2, thing.height / 2
+    cx, cy = x + half[0], y + half[1]
+    inside = {(int(min(cy, SIZE - 1) // PATCH), int(min(cx, SIZE - 1) // PATCH))}
+    for row in range(GRID):
+        for column in range(GRID):
+            dx, dy = (column + 0.5) * PATCH - cx, (row + 0.5) * PATCH - cy
+            if abs(dx) <= CORE * half[0] and abs(dy) <= CORE * half[1]:
+                inside.add((row, column))
+    return tuple(Thing(name, row, column) for row, column in sorted(inside))

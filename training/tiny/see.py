@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .language import load_model, load_tokenizer
 from .pages import ALPHABET, LETTERS, Page, labels, random_page
-from .pictures import NAMES, random_picture
+from .pictures import NAMES, album, random_picture
 from .tower import SHARPNESS, Reader, normalise, vision_config
 from .vocabulary import Vocabulary
 
@@ -57,7 +57,7 @@ class Pages(IterableDataset[tuple[torch.Tensor, ...]]):
 
     def one(self, vocab: Vocabulary, rng: random.Random, level: float) -> tuple[Page, str]:
         if rng.random() < self.o.pictures:
-            return random_picture(vocab, rng, level)[0], "picture"
+            return album(rng, level) if rng.random() < 0.5 else random_picture(vocab, rng, level)[0], "picture"
         page = random_page(vocab, rng, level, self.o.widen, self.o.typo, self.o.lag, self.o.free)
         return page, page.layout
 
