@@ -69,7 +69,7 @@ def test_the_pieces_on_a_page_read_line_by_line_as_its_text(kind: str, vocab: Vo
     right = 0
     for seed in range(20):
         page = drawn(kind, vocab, seed)
-        _, _, piece = pages.labels(page, vocab)
+        piece = pages.labels(page, vocab)[2]
         text = vocab.tokenizer.decode([vocab.classes[c] for c in piece if c])
         right += re.findall(r"[a-z]+", text.lower()) == re.findall(r"[a-z]+", page.text.lower())
     assert right >= 12  # a crowded line, or a slanted one, can cost a piece its place
@@ -101,7 +101,7 @@ def test_the_patches_of_a_picture_say_its_name_in_turn(vocab: Vocabulary) -> Non
     for seed in range(60):
         rng = random.Random(seed)
         page, name = pictures.picture(rng, rng.random())
-        _, _, piece = pages.labels(page, vocab)
+        piece = pages.labels(page, vocab)[2]
         wanted = named(name, vocab)
         for place in np.flatnonzero(piece):
             row, column = divmod(int(place), pages.GRID)

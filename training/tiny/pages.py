@@ -48,6 +48,7 @@ class Thing:
     """A patch that something drawn covers. It says a piece of the thing's name, the next one to the right and below."""
 
     name: str
+    number: int  # from 1, among all that can be drawn
     row: int
     column: int
 
@@ -212,8 +213,9 @@ def soften(img: Image.Image, rng: random.Random) -> Image.Image:
     return img
 
 
-def labels(page: Page, pieces: Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per patch: characters (100, 4), the spelled word that covers it (100, 10), word-piece class (100,); 0 = none.
+def labels(page: Page, pieces: Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Per patch: characters (100, 4), the spelled word that covers it (100, 10), word-piece class (100,), what is drawn
+    there (100,), in its number; 0 = none.
 
     Each word piece stands at one patch only, the one in the middle of its letters: a row of patches then reads like
     text with gaps, which a language model learns to read at once; where a piece is repeated over all of its patches
@@ -239,7 +241,10 @@ def labels(page: Page, pieces: Vocabulary) -> tuple[np.ndarray, np.ndarray, np.n
         n = next((n for n, (_, end) in enumerate(pieces.pieces(word)) if g.offset < end), None)
         if n is not None:
             places.setdefault((g.word, n), []).append(g)
-    return chars, spelled, _place(page, pieces, places)
+    things = np.zeros(GRID * GRID, np.int64)
+    for thing in page.things:
+        things[thing.row * GRID + thing.column] = thing.number
+    return chars, spelled, _place(page, pieces, places), things
 
 
 def _place(page: Page, pieces: Vocabulary, places: dict[tuple[int, int], list[Glyph]]) -> np.ndarray:

@@ -78,7 +78,8 @@ def picture(rng: random.Random, level: float, caption: list[str] | None = None) 
 
     `level` in [0, 1] widens size, place, turn and background.
     """
-    char, name = THINGS[rng.randrange(len(THINGS))]
+    number = rng.randrange(len(THINGS))
+    char, name = THINGS[number]
     image, free = backdrop(rng, level), SIZE
     lines: list[str] = []
     if caption:
@@ -98,7 +99,7 @@ def picture(rng: random.Random, level: float, caption: list[str] | None = None) 
         words, glyphs = draw_lines(image, lines, font, (rng.randint(4, 16), free + 4), size * 1.2, (0, 0, 0))
     if rng.random() < 0.4 * level:
         image = soften(image, rng)
-    return Page(image, " ".join(words), words, glyphs, "picture", covered(name, x, y, thing)), name
+    return Page(image, " ".join(words), words, glyphs, "picture", covered(number, x, y, thing)), name
 
 
 def album(rng: random.Random, level: float) -> Page:
@@ -107,12 +108,12 @@ def album(rng: random.Random, level: float) -> Page:
     cell = SIZE / side
     things = list[Thing]()
     for k in range(side * side):
-        char, name = THINGS[rng.randrange(len(THINGS))]
-        thing = turned(char, rng.uniform(max(0.6 * cell, 72), 0.95 * cell), rng, level)
+        number = rng.randrange(len(THINGS))
+        thing = turned(THINGS[number][0], rng.uniform(max(0.6 * cell, 72), 0.95 * cell), rng, level)
         x = int(cell * (k % side) + rng.random() * max(0.0, cell - thing.width))
         y = int(cell * (k // side) + rng.random() * max(0.0, cell - thing.height))
         image.paste(thing, (x, y), thing)
-        things += covered(name, x, y, thing)
+        things += covered(number, x, y, thing)
     return Page(soften(image, rng) if rng.random() < 0.4 * level else image, "", [], [], "picture", tuple(things))
 
 
@@ -121,8 +122,8 @@ def random_picture(vocab: Vocabulary, rng: random.Random, level: float) -> tuple
     return picture(rng, level, vocab.sample(rng, rng.randint(1, 6), level) if rng.random() < 0.5 else None)
 
 
-def covered(name: str, x: int, y: int, thing: Image.Image) -> tuple[Thing, ...]:
-    """The patches whose middle lies in the core of a thing that stands at (x, y), and that of its own middle."""
+def covered(number: int, x: int, y: int, thing: Image.Image) -> tuple[Thing, ...]:
+    """The patches whose middle lies in the core of that thing, which stands at (x, y), and that of its own middle."""
     half = thing.width / 2, thing.height / 2
     cx, cy = x + half[0], y + half[1]
     inside = {(int(min(cy, SIZE - 1) // PATCH), int(min(cx, SIZE - 1) // PATCH))}
@@ -131,4 +132,4 @@ def covered(name: str, x: int, y: int, thing: Image.Image) -> tuple[Thing, ...]:
             dx, dy = (column + 0.5) * PATCH - cx, (row + 0.5) * PATCH - cy
             if abs(dx) <= CORE * half[0] and abs(dy) <= CORE * half[1]:
                 inside.add((row, column))
-    return tuple(Thing(name, row, column) for row, column in sorted(inside))
+    return tuple(Thing(THINGS[number][1], number + 1, row, column) for row, column in sorted(inside))

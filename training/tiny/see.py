@@ -34,10 +34,12 @@ from .vocabulary import Vocabulary
 
 #: The kinds of page, as numbers for tensors; progress is shown for each.
 KINDS = ("figstep", "typo", "free", "picture")
+#: Share of albums among pictures: what is drawn on one of them is seven lessons, not one.
+ALBUMS = 0.8
 
 
 class Pages(IterableDataset[tuple[torch.Tensor, ...]]):
-    """Endless batches: images (B, 320, 320, 3) uint8, chars, spelled, piece (see `pages.labels`), kind (B,)."""
+    """Endless batches: images (B, 320, 320, 3) uint8, chars, spelled, piece, thing (see `pages.labels`), kind (B,)."""
 
     def __init__(self, o: argparse.Namespace, level: Synchronized[c_double] | None):
         self.o, self.level, self.seed = o, level, random.SystemRandom().getrandbits(30)
@@ -57,7 +59,7 @@ class Pages(IterableDataset[tuple[torch.Tensor, ...]]):
 
     def one(self, vocab: Vocabulary, rng: random.Random, level: float) -> tuple[Page, str]:
         if rng.random() < self.o.pictures:
-            return album(rng, level) if rng.random() < 0.5 else random_picture(vocab, rng, level)[0], "picture"
+            return album(rng, level) if rng.random() < ALBUMS else random_picture(vocab, rng, level)[0], "picture"
         page = random_page(vocab, rng, level, self.o.widen, self.o.typo, self.o.lag, self.o.free)
         return page, page.layout
 
@@ -100,15 +102,16 @@ def arguments() -> argparse.Namespace:
 def losses(
     model: Reader, batch: list[torch.Tensor], o: argparse.Namespace, look: bool
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The sum of four losses, and, to `look` at, scalars; named like a kind of page: its share of right pieces.
+    """The sum of five losses, and, to `look` at, scalars; named like a kind of page: its share of right pieces.
 
     Looking compares every patch with all embeddings and costs a tenth of a step.
     """
-    images, chars, spelled, piece, kind = batch
+    images, chars, spelled, piece, thing, kind = batch
     n, device = len(ALPHABET), images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=not o.float32):
         h = model.features(normalise(images))
         lc = model.chars(h).view(-1, n)
+        lt = model.things(h.flatten(0, 1))
         text = spelled.view(-1, LETTERS)[:, 0] > 0
         ls = model.spelled(h.flatten(0, 1)[text]).view(-1, n)
         # Every patch with a piece, and some without, most of them beside one, so that gaps are learned too.
@@ -124,6 +127,11 @@ def losses(
     loss = loss_p + F.cross_entropy(lc.float(), chars.view(-1), weight=weight)
     if text.any():
         loss = loss + F.cross_entropy(ls.float(), ts, weight=weight)
+    drawn = thing.view(-1) > 0
+    if drawn.any():
+        # With a few of the patches where nothing is drawn, which are most, and all alike.
+        rest = ~drawn & (torch.rand(drawn.shape, device=device) < 0.05)
+        loss = loss + F.cross_entropy(lt[drawn | rest].float(), thing.view(-1)[drawn | rest])
     if not look:
         return loss, {}
     with torch.no_grad():
@@ -134,6 +142,7 @@ def losses(
             "piece_loss": loss_p,
             "cosine": cosines.gather(1, tp.unsqueeze(1))[:, 0][real].mean(),
             "chars": (lc.argmax(-1) == chars.view(-1))[known].float().mean(),
+            "things": (lt.argmax(-1) == thing.view(-1))[drawn].float().mean(),
             "spelled": (ls.argmax(-1) == ts).view(-1, LETTERS).all(-1).float().mean(),
             "piece": hit[real].float().mean(),
             "gaps": hit[~real].float().mean(),
@@ -155,7 +164,8 @@ def main() -> None:
     model = model.to(o.device)
     opt = torch.optim.AdamW(model.parameters(), lr=o.lr, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
     state: dict[str, Any] = torch.load(o.resume, map_location=o.device) if o.resume else {}
-    if "optimizer" in state and not o.grow:
+    same = not o.grow and "things.weight" in state.get("model", {})
+    if same:  # else the moments are of other parameters: of a smaller tower, or of one from before a head was added
         opt.load_state_dict(state["optimizer"])
     first = o.level if o.level is not None else float(state.get("level", 0.0))
     level = mp.get_context("fork").Value("d", first)

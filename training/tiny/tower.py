@@ -16,6 +16,7 @@ from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from .pages import ALPHABET, LETTERS, PATCH, SIZE, SLOTS
+from .pictures import THINGS
 
 #: llama.cpp computes GELU by the tanh formula; training with the same keeps the runtimes in parity.
 ACTIVATION = "gelu_pytorch_tanh"
@@ -65,7 +66,7 @@ class Projector(nn.Module):
 
 
 class Reader(nn.Module):
-    """Tower + projector + dense heads: characters, spelled words, and word pieces against frozen embeddings."""
+    """Tower + projector + dense heads: characters, spelled words, things, and pieces against frozen embeddings."""
 
     def __init__(self, config: SiglipVisionConfig, embeddings: torch.Tensor):
         super().__init__()
@@ -75,6 +76,7 @@ class Reader(nn.Module):
         n = len(ALPHABET)
         self.chars = nn.Linear(config.hidden_size, SLOTS * n)
         self.spelled = nn.Linear(config.hidden_size, LETTERS * n)
+        self.things = nn.Linear(config.hidden_size, len(THINGS) + 1)
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     @classmethod
@@ -82,7 +84,8 @@ class Reader(nn.Module):
         """The reader of a stage's checkpoint; the tower's shape is read off its tensors."""
         state = torch.load(path, map_location="cpu")["model"]
         reader = cls(config_of(state), embeddings)
-        reader.load_state_dict(state)
+        state = {**{k: v for k, v in reader.state_dict().items() if k.startswith("things.")}, **state}
+        reader.load_state_dict(state)  # a checkpoint from before there were things gets a head that has to learn
         return reader
 
     @torch.no_grad()
