@@ -10,7 +10,6 @@ data.py        all of it as files that `eyelid train detector` reads, split by q
 base.py        the base: all-MiniLM-L6-v2, cut to what fits in five milliseconds
 pyrit.py       answers that people scored, of which half of the questions are for evaluation only
 words.py       what single words say, a linear part beside the encoder
-kernel.py      what answers like this one were: support vectors on the words' means, beside the words
 teacher.py     a larger judge, half of SmolLM2 with a head, and what it says of every row
                `eyelid train detector` trains; recipe.sh holds the commands in order
 slim.py        the trained one with fewer heads and units, which are trained on from there

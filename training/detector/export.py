@@ -34,7 +34,6 @@ from eyelid.train.rows import Row
 from eyelid.train.scoring import answers, worst_logits
 from eyelid.train.splits import part
 
-from . import kernel
 from .data import ATTEMPTS, SOURCES
 from .evaluate import arguments, read
 from .words import graft
@@ -43,11 +42,11 @@ MAX_LENGTH, OVERLAP = 256, 48
 COMMAND = "training/detector/recipe.sh"
 
 
-def convert(model: Path, out: Path, words: Path | None = None, likeness: Path | None = None) -> float:
+def convert(model: Path, out: Path, words: Path | None = None) -> float:
     """The directory `model` (Transformers) as an ONNX file: weights 8 bits per channel, biases and norms float.
 
-    `words`: what `training.detector.words` wrote, to stand beside the encoder; `likeness`: what
-    `training.detector.kernel` wrote, to stand beside the words. Returns how many millions of parameters the file has.
+    `words`: what `training.detector.words` wrote, to stand beside the encoder. Returns how many millions of parameters
+    the file has.
     """
     config, state = json.loads((model / "config.json").read_text()), load_file(model / "model.safetensors")
     graph = bert(
@@ -61,10 +60,6 @@ def convert(model: Path, out: Path, words: Path | None = None, likeness: Path | 
         with np.load(words) as table:
             graft(graph, table["tables"], float(table["bias"]))
             size += table["tables"].size
-        if likeness:
-            machine = kernel.load(likeness)
-            kernel.graft(graph, machine)
-            size += machine.answer.size + machine.question.size + machine.kept.size
     onnx.save(graph, out)
     return round(size / 1e6, 1)
 
@@ -125,21 +120,18 @@ def main() -> None:
     a.add_argument("--tokenizer", type=Path, help="the folder with tokenizer.json, if it is not the model's")
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--words", type=Path, help="words.npz of training.detector.words, to stand beside the encoder")
-    a.add_argument("--kernel", type=Path, help="kernel.npz of training.detector.kernel, to stand beside the words")
     a.add_argument("--alarms", type=float, default=0.03)
     a.add_argument("--alarming", type=float, default=0.085)
     a.add_argument("--compare", type=int, default=200, help="dev rows on which 8 bits and float are compared")
     a.add_argument("--version", default="0.5")
     o = a.parse_args()
-    if o.kernel and not o.words:
-        a.error("--kernel stands beside words: it needs --words")
     o.out.mkdir(parents=True, exist_ok=True)
     dev = [r for r in read(o.rows) if part(r.key) == "dev"]
     random.Random(0).shuffle(dev)
     shutil.copyfile((o.tokenizer or o.model) / "tokenizer.json", o.out / "tokenizer.json")
 
     def opened(words: Path | None) -> tuple[float, Onnx]:
-        size = convert(o.model, o.out / "model.onnx", words, o.kernel if words else None)
+        size = convert(o.model, o.out / "model.onnx", words)
         write_manifest(o.out, o.version, size, {"threshold": 0.5, "temperature": 1.0}, {})
         return size, Onnx(o.out)
 
