@@ -19,6 +19,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from training.tiny.export import LINEAR, Base, Lora, read_base, write_hf, write_lora, write_mmproj
 from training.tiny.language import gguf_path
+from training.tiny.memory import Memory, as_layer
 from training.tiny.tower import ACTIVATION, Projector
 
 #: Nine patches an image: enough to test with, and quick.
@@ -60,21 +61,15 @@ def build() -> TinyLlava:
 
 
 def _eyes(width: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], SiglipVisionConfig]:
-    config = SiglipVisionConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=SIZE,
-        patch_size=32,
-        hidden_act=ACTIVATION,
-        layer_norm_eps=1e-5,
-        vision_use_head=False,
-    )
+    """Two layers and, as the embedded model has it, a wider one without attention: a memory."""
+    shape = {"num_attention_heads": 4, "image_size": SIZE, "patch_size": 32, "hidden_size": 64}
+    shape |= {"hidden_act": ACTIVATION, "layer_norm_eps": 1e-5, "vision_use_head": False}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tower, projector = SiglipVisionModel(config), Projector(64, width)
-    return tower.state_dict(), projector.state_dict(), config
+        tower = SiglipVisionModel(SiglipVisionConfig(**shape, intermediate_size=128, num_hidden_layers=2)).state_dict()
+        memory, projector = Memory(64, 320), Projector(64, width)
+    tower |= {f"encoder.layers.2.{k}": v for k, v in as_layer(memory.state_dict()).items()}
+    return tower, projector.state_dict(), SiglipVisionConfig(**shape, intermediate_size=320, num_hidden_layers=3)
 
 
 def _write_peft(base: Base, seed: int, folder: Path) -> None:

@@ -11,12 +11,13 @@ pytest.importorskip("peft", reason="training needs the extra `train`")
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, SiglipVisionConfig, SiglipVisionModel
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from training.tiny.export import Lora, split_reader, write_lora, write_mmproj
 from training.tiny.lora import new_adapter
+from training.tiny.memory import Memory
 from training.tiny.restore import reader_state, write_adapter
-from training.tiny.tower import ACTIVATION, Projector
+from training.tiny.tower import Reader, vision_config
 
 # PEFT asks Transformers for a name that it will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -63,20 +64,19 @@ def test_an_adapter_comes_back_out_of_the_file_that_ships(trained: tuple[Path, t
     assert torch.allclose(logits(model), said, atol=2e-2)  # float16
 
 
-def test_tower_and_projector_come_back_out_of_the_file_that_ships(tmp_path: Path) -> None:
-    config = SiglipVisionConfig(
-        hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=1, image_size=320,
-        patch_size=32, hidden_act=ACTIVATION, layer_norm_eps=1e-5, vision_use_head=False,
-    )  # fmt: skip
-    tower, projector = SiglipVisionModel(config), Projector(64, WIDTH)
-    write_mmproj(tower.state_dict(), projector.state_dict(), tmp_path / "mmproj.gguf", config)
-    eyes, hands = split_reader(reader_state(tmp_path / "mmproj.gguf"))
-    wanted = {k: v for k, v in tower.state_dict().items() if "post_layernorm" not in k}
-    assert eyes.keys() == wanted.keys()
-    for found, was in ((eyes, wanted), (hands, projector.state_dict())):
-        for name, t in was.items():
-            assert found[name].shape == t.shape, name
-            assert torch.allclose(found[name], t, atol=1e-3), name
+@pytest.mark.parametrize("units", [None, 320])
+def test_tower_memory_and_projector_come_back_out_of_the_file_that_ships(units: int | None, tmp_path: Path) -> None:
+    reader = Reader(vision_config(64, 2), torch.randn(3, WIDTH))
+    if units:
+        reader.memory = Memory(64, units)
+    state = reader.state_dict()
+    write_mmproj(*split_reader(state), tmp_path / "mmproj.gguf")
+    found = reader_state(tmp_path / "mmproj.gguf")
+    unused = ("chars.", "spelled.", "things.", "tower.post_layernorm.")
+    assert found.keys() == {k for k in state if not k.startswith(unused)}
+    for name, t in found.items():
+        assert t.shape == state[name].shape, name
+        assert torch.allclose(t, state[name], atol=1e-3), name
 
 
 def test_a_file_of_another_kind_is_refused(trained: tuple[Path, torch.Tensor], tmp_path: Path) -> None:

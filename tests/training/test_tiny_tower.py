@@ -13,8 +13,11 @@ import pytest
 pytest.importorskip("peft", reason="training needs the extra `train`")
 
 import torch
+from transformers import SiglipVisionModel
 
 from training.tiny import ranks, refit
+from training.tiny.export import _filled, split_reader
+from training.tiny.memory import from_layer, tabulate
 from training.tiny.tower import Reader, config_of, vision_config
 
 
@@ -80,14 +83,41 @@ def test_two_processes_average_and_stop_by_the_furthest_clock(tmp_path: Path) ->
     assert out.stdout.splitlines() == ["2 [1.5, 3.0] [2.0] 0.6"] * 2
 
 
-def test_a_projector_learns_to_point_at_the_embeddings() -> None:
+def a_reader_that_remembers() -> tuple[Reader, refit.Seen]:
+    """With what a tower has seen that sees each piece in one way, with a little noise, and a blank in many."""
     r = reader()
-    pieces = torch.arange(1, 30).repeat(40)
-    shown = torch.randn(30, 64)[pieces]  # a tower that sees each piece in one way, and a little noise
+    pieces = torch.arange(30).repeat(40)
+    shown = torch.randn(30, 64)[pieces]
+    shown[pieces == 0] = torch.randn(40, 64)
     seen = (shown + 0.1 * torch.randn_like(shown), pieces, torch.zeros_like(pieces))
-    before = refit.told(r, seen)["figstep"]
-    o = Namespace(lr=5e-3, minutes=0.03, patches=128, negatives=20, near=4.0, sharpness=30.0)
-    assert refit.fit(r, seen, o) > 0
+    r.memory = tabulate(seen[0], pieces, r.embeddings, r.projector, 40)
+    return r, seen
+
+
+def test_a_memory_begins_as_a_table_and_learns_to_point_at_the_embeddings() -> None:
+    r, seen = a_reader_that_remembers()
     cosine, nearest = refit.told(r, seen)["figstep"]
-    assert cosine > before[0] + 0.3
+    assert cosine > 0.9
     assert nearest > 0.9
+    o = Namespace(lr=1e-2, minutes=0.05, patches=128, negatives=20, near=4.0, sharpness=30.0)
+    assert refit.fit(r, seen, o) > 0
+    after = refit.told(r, seen)
+    assert 1 - after["figstep"][0] < 0.7 * (1 - cosine)
+    assert after["gaps"][1] > 0.8
+
+
+def test_a_memory_is_an_encoder_layer_without_attention_and_back() -> None:
+    r, _ = a_reader_that_remembers()
+    tower, _ = split_reader(r.state_dict())
+    pixels = torch.rand(1, 3, 320, 320)
+    wide = SiglipVisionModel(config_of(tower)).eval()
+    assert wide.config.intermediate_size == 128  # the first layers' MLPs are wider here than the memory
+    wide.load_state_dict({k: _filled(k, v, 128) for k, v in tower.items()})
+    with torch.no_grad():
+        as_layer_ = wide(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+        assert torch.allclose(as_layer_, r.eval().features(pixels), atol=2e-3)
+    last = {k.removeprefix("encoder.layers.2."): v for k, v in tower.items() if k.startswith("encoder.layers.2.")}
+    back = from_layer(last)
+    assert all(torch.equal(back[k], v) for k, v in r.memory.state_dict().items())
+    with pytest.raises(ValueError, match="a layer with attention is no memory"):
+        from_layer({k.removeprefix("encoder.layers.1."): v for k, v in tower.items() if ".layers.1." in k})

@@ -105,8 +105,8 @@ def main() -> None:
         if share >= 1:
             return perfect, 0.0
         with torch.set_grad_enabled(o.tower_lr > 0):
-            features = reader.features(normalise(batch.pages.to(o.device)))
-        projected = reader.projector(features).flatten(0, 1).float()
+            seen = reader.seen(normalise(batch.pages.to(o.device)))
+        projected = reader.says(seen).flatten(0, 1).float()
         told = torch.rand(len(pieces), 1, device=o.device) < share
         own = 0.0
         if o.near and o.projector_lr:
@@ -118,7 +118,9 @@ def main() -> None:
         torch.save({"model": reader.state_dict()}, o.out / "reader.pt")
         (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
 
-    rates = ((reader.projector, o.projector_lr), (reader.tower, o.tower_lr))
+    rates = [(reader.projector, o.projector_lr), (reader.tower, o.tower_lr)]
+    if reader.memory is not None:
+        rates.append((reader.memory, o.projector_lr))
     extra = {p: rate for part, rate in rates if rate for p in part.parameters()}
     run(
         model,

@@ -18,6 +18,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -31,6 +32,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from .language import gguf_path
+from .memory import as_layer
 from .tower import ACTIVATION, MEAN, STD, config_of
 
 State = Mapping[str, torch.Tensor]
@@ -128,9 +130,13 @@ def read_base(path: Path | None = None) -> Base:
 
 
 def split_reader(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The tower's and the projector's own state dicts out of a training `Reader`'s."""
+    """The tower's and the projector's own state dicts out of a training `Reader`'s; its memory is the last layer."""
     part = lambda p: {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}  # noqa: E731
-    return part("tower."), part("projector.")
+    tower, memory = part("tower."), part("memory.")
+    if memory:
+        n = config_of(tower).num_hidden_layers
+        tower |= {f"encoder.layers.{n}.{k}": v for k, v in as_layer(memory).items()}
+    return tower, part("projector.")
 
 
 def _tower(state: State, config: SiglipVisionConfig | None) -> tuple[dict[str, torch.Tensor], SiglipVisionConfig]:
@@ -142,6 +148,17 @@ def _tower(state: State, config: SiglipVisionConfig | None) -> tuple[dict[str, t
     if c.hidden_act != ACTIVATION:
         raise ValueError(f"llama.cpp computes GELU by the tanh formula, the tower was trained with {c.hidden_act!r}")
     return clean, c
+
+
+def _filled(name: str, t: torch.Tensor, units: int) -> torch.Tensor:
+    """`t`, and where it belongs to a narrower MLP than `units`, filled up with units that write nothing.
+
+    Transformers has one width for all layers; llama.cpp takes each as it is, and need not compute with zeros.
+    """
+    if ".mlp." not in name or name.endswith("fc2.bias"):
+        return t
+    missing = units - t.shape[-1 if name.endswith("fc2.weight") else 0]
+    return F.pad(t, (0, missing) if name.endswith("fc2.weight") or t.dim() == 1 else (0, 0, 0, missing))
 
 
 def write_mmproj(tower: State, projector: State, path: Path, config: SiglipVisionConfig | None = None) -> None:
@@ -289,7 +306,7 @@ def write_hf(
     base = base or read_base()
     state, c = _tower(tower, config)
     adapters = [(x if isinstance(x, Lora) else Lora.load(x), strength) for x, strength in loras]
-    tensors = {f"vision_tower.vision_model.{k}": v for k, v in state.items()}
+    tensors = {f"vision_tower.vision_model.{k}": _filled(k, v, c.intermediate_size) for k, v in state.items()}
     for kind in ("weight", "bias"):  # the norm that LLaVA never runs, but that the architecture has
         idle = torch.full((c.hidden_size,), float(kind == "weight"))
         tensors.setdefault(f"vision_tower.vision_model.post_layernorm.{kind}", idle)

@@ -1,11 +1,11 @@
-"""Between stages 1 and 3: the projector anew, on what a finished tower sees.
+"""Between stages 1 and 3: a memory and a new projector, on what a finished tower sees.
 
-    python -m training.tiny.refit --tower runs/see/last.pt --out runs/refit --minutes 4
+    python -m training.tiny.refit --tower runs/see/last.pt --out runs/refit --minutes 6
 
 Stage 1 asks that a patch be nearest to its word's embedding, and gets vectors that are nearest at a cosine of 0.2: a
 language of their own, which a language model takes an hour to learn. The tower knows more than its projector says.
-With the tower frozen its features can be kept, so that a step costs a hundredth of what it costs through the tower, and
-the projector learns to point where the embeddings are, with no fewer patches nearest to their own.
+With the tower frozen its features can be kept, so that a step costs a hundredth of what it costs through the tower.
+From them a memory (`memory.py`) and a projector are made, and trained to say the embeddings themselves.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from .language import load_model
+from .memory import tabulate
 from .pages import labels
 from .see import KINDS, Pages, vocabulary
 from .tower import Reader, normalise
@@ -28,7 +29,7 @@ from .vocabulary import Vocabulary
 
 Seen = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 #: Share of the patches without a piece that are kept: they are many, and all alike.
-GAPS = 0.05
+GAPS = 0.08
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def look(reader: Reader, vocab: Vocabulary, o: argparse.Namespace, count: int, r
         pieces = torch.from_numpy(np.stack([labels(page, vocab)[2] for page, _ in drawn]))
         kinds = torch.tensor([KINDS.index(kind) for _, kind in drawn]).unsqueeze(1).expand_as(pieces)
         with torch.autocast("cpu", torch.bfloat16):
-            features = reader.features(normalise(images)).to(torch.bfloat16)
+            features = reader.seen(normalise(images)).to(torch.bfloat16)
         pick = (pieces > 0) | (torch.rand(pieces.shape) < GAPS)
         parts.append((features[pick], pieces[pick], kinds[pick]))
     x, y, z = zip(*parts, strict=True)
@@ -56,7 +57,7 @@ def look(reader: Reader, vocab: Vocabulary, o: argparse.Namespace, count: int, r
 def told(reader: Reader, seen: Seen) -> dict[str, tuple[float, float]]:
     """By kind of page, and for patches without a piece: cosine to the right embedding, share nearest to it."""
     features, pieces, kinds = seen
-    projected = torch.cat([reader.projector(x.float()) for x in features.split(4096)])
+    projected = torch.cat([reader.says(x.float()) for x in features.split(4096)])
     every = torch.arange(len(reader.embeddings))
     cosines = torch.cat([reader.piece_logits(x, every) for x in projected.split(4096)])
     right, own = cosines.argmax(-1) == pieces, cosines.gather(1, pieces.unsqueeze(1))[:, 0]
@@ -66,9 +67,14 @@ def told(reader: Reader, seen: Seen) -> dict[str, tuple[float, float]]:
 
 
 def fit(reader: Reader, seen: Seen, o: argparse.Namespace) -> int:
-    """Train the projector for `o.minutes`; returns the steps made."""
+    """Train memory and projector for `o.minutes`; returns the steps made."""
     features, pieces, _ = seen
-    opt = torch.optim.AdamW(reader.projector.parameters(), lr=o.lr, weight_decay=0.01, fused=True)
+    assert reader.memory is not None
+    params = [*reader.memory.parameters(), *reader.projector.parameters()]
+    # Rates as large as the weights that each part begins with, or the smallest would be noise after one step.
+    rates = {reader.memory: 1.0, reader.projector.linear_1: 0.02, reader.projector.linear_2: 0.1}
+    groups = [{"params": list(part.parameters()), "base": o.lr * rate} for part, rate in rates.items()]
+    opt = torch.optim.AdamW(groups, lr=o.lr, weight_decay=0.0, fused=True)
     start, step, p = time.time(), 0, 0.0
     while p < 1:
         for rows in torch.randperm(len(features)).split(o.patches):
@@ -76,13 +82,13 @@ def fit(reader: Reader, seen: Seen, o: argparse.Namespace) -> int:
             if p >= 1:
                 break
             for g in opt.param_groups:
-                g["lr"] = o.lr * min(1.0, (step + 1) / 50) * (1 - p)
+                g["lr"] = g["base"] * min(1.0, (step + 1) / 50) * (1 - p)
             with torch.autocast("cpu", torch.bfloat16):
-                projected = reader.projector(features[rows].float()).float()
+                projected = reader.says(features[rows].float()).float()
                 loss = reader.piece_loss(projected, pieces[rows], o.negatives, o.near, o.sharpness)
             opt.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(reader.projector.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(params, 1.0)
             opt.step()
             step += 1
     return step
@@ -93,9 +99,10 @@ def main() -> None:
     a.add_argument("--tower", type=Path, required=True, help="stage 1's checkpoint, or a reader.pt")
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--minutes", type=float, default=4, help="of training, after the pages are drawn")
-    a.add_argument("--pages", type=int, default=6000)
+    a.add_argument("--pages", type=int, default=16000)
+    a.add_argument("--units", type=int, default=8192, help="of the memory")
     a.add_argument("--patches", type=int, default=1024, help="a step")
-    a.add_argument("--lr", type=float, default=2e-3)
+    a.add_argument("--lr", type=float, default=1e-3)
     a.add_argument("--near", type=float, default=4.0, help="weight of each patch's angle to its word's embedding")
     a.add_argument("--sharpness", type=float, default=30.0, help="factor on cosines before the softmax")
     a.add_argument("--negatives", type=int, default=1500)
@@ -114,9 +121,12 @@ def main() -> None:
     vocab = vocabulary(o)
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
     reader = Reader.load(o.tower, table).eval()
+    reader.memory = None
     held = look(reader, vocab, o, 300, random.Random(20261121))
     seen = look(reader, vocab, o, o.pages, random.Random(o.pages))
     print(f"{len(seen[0])} patches of {o.pages} pages; before: {told(reader, held)}", flush=True)
+    reader.memory = tabulate(seen[0], seen[1], table, reader.projector, o.units)
+    print(f"as a table: {told(reader, held)}", flush=True)
     steps = fit(reader, seen, o)
     print(f"after {steps} steps: {told(reader, held)}", flush=True)
     torch.save({"model": reader.state_dict()}, o.out / "reader.pt")

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from .export import LINEAR, VISION_LAYER, unpermute
 from .language import load_model
+from .memory import from_layer
 from .tower import Reader, config_of
 
 
@@ -29,7 +30,8 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def reader_state(path: Path) -> dict[str, torch.Tensor]:
-    """`tower.*` and `projector.*` of a Reader out of an mmproj GGUF."""
+    """`tower.*`, `memory.*` and `projector.*` of a Reader out of an mmproj GGUF: a last layer that is wider than the
+    first is a memory."""
     found, out = tensors(path), dict[str, torch.Tensor]()
     ours = {theirs: name for name, theirs in VISION_LAYER.items()}
     embeddings = {
@@ -46,6 +48,10 @@ def reader_state(path: Path) -> dict[str, torch.Tensor]:
             out[f"projector.linear_{1 if m[1] == '0' else 2}.{m[2]}"] = t
         else:
             raise ValueError(f"{path}: {name} is no tensor of a SigLIP-shaped tower or its projector")
+    first, last = (f"tower.encoder.layers.{n}." for n in (0, max(int(k.split(".")[3]) for k in out if ".layers." in k)))
+    if out[f"{last}mlp.fc1.weight"].shape != out[f"{first}mlp.fc1.weight"].shape:
+        layer = {k.removeprefix(last): out.pop(k) for k in list(out) if k.startswith(last)}
+        out |= {f"memory.{k}": t for k, t in from_layer(layer).items()}
     return out
 
 
@@ -84,8 +90,9 @@ def main() -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     state = reader_state(o.folder / "mmproj.gguf")
     reader = Reader(config_of(state), load_model().get_input_embeddings().weight.detach()[:1].clone())
+    reader.remember(state)
     missing, unknown = reader.load_state_dict(state, strict=False)
-    idle = [k for k in missing if not k.startswith(("chars.", "spelled.", "tower.post_layernorm."))]
+    idle = [k for k in missing if not k.startswith(("chars.", "spelled.", "things.", "tower.post_layernorm."))]
     if idle or unknown:
         raise ValueError(f"not the tensors of a reader: {[*idle, *unknown]}")
     torch.save({"model": reader.state_dict()}, o.out / "reader.pt")

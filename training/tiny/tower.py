@@ -6,6 +6,7 @@ llama.cpp gives every patch its neighbour's position, so that no tower has the s
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from .memory import Memory
 from .pages import ALPHABET, LETTERS, PATCH, SIZE, SLOTS
 from .pictures import THINGS
 
@@ -44,11 +46,13 @@ def vision_config(hidden: int = 256, layers: int = 6, units: int | None = None) 
 
 
 def config_of(state: Mapping[str, torch.Tensor]) -> SiglipVisionConfig:
-    """The shape of a tower, read off its tensors (`embeddings.*`, `encoder.layers.N.*`, after any prefix)."""
+    """The shape of a tower, read off its tensors (`embeddings.*`, `encoder.layers.N.*`, after any prefix); where layers
+    differ, the widest MLP's."""
     found = {k: v.shape for k, v in state.items()}
     pick = lambda end: next(v for k, v in found.items() if k.endswith(end))  # noqa: E731
     layers = 1 + max(int(m[1]) for k in found if (m := re.search(r"encoder\.layers\.(\d+)\.", k)))
-    width, units = pick("embeddings.position_embedding.weight")[1], pick("mlp.fc1.weight")[0]
+    width = pick("embeddings.position_embedding.weight")[1]
+    units = max(v[0] for k, v in found.items() if k.endswith("mlp.fc1.weight"))
     return vision_config(width, layers, units)
 
 
@@ -72,6 +76,7 @@ class Reader(nn.Module):
         super().__init__()
         config._attn_implementation = "eager"  # for a hundred patches faster on a CPU than the fused kernel
         self.tower = SiglipVisionModel(config)
+        self.memory: Memory | None = None
         self.projector = Projector(config.hidden_size, embeddings.shape[1])
         n = len(ALPHABET)
         self.chars = nn.Linear(config.hidden_size, SLOTS * n)
@@ -84,9 +89,16 @@ class Reader(nn.Module):
         """The reader of a stage's checkpoint; the tower's shape is read off its tensors."""
         state = torch.load(path, map_location="cpu")["model"]
         reader = cls(config_of(state), embeddings)
+        reader.remember(state)
         state = {**{k: v for k, v in reader.state_dict().items() if k.startswith("things.")}, **state}
         reader.load_state_dict(state)  # a checkpoint from before there were things gets a head that has to learn
         return reader
+
+    def remember(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Get the (empty) memory that a `state` has, if it has one."""
+        if "memory.fc1.weight" in state:
+            units, hidden = state["memory.fc1.weight"].shape
+            self.memory = Memory(hidden, units)
 
     @torch.no_grad()
     def grown(self, layers: int, units: int) -> Reader:
@@ -98,6 +110,7 @@ class Reader(nn.Module):
         if layers < old.num_hidden_layers or units < old.intermediate_size:
             raise ValueError(f"a tower of {old.num_hidden_layers} layers and {old.intermediate_size} units only grows")
         new = Reader(vision_config(old.hidden_size, layers, units), self.embeddings)
+        new.memory = copy.deepcopy(self.memory)
         mine = self.state_dict()
         for name, t in new.state_dict().items():
             if name not in mine:  # of a new layer: what it adds to its input is nothing
@@ -111,9 +124,19 @@ class Reader(nn.Module):
                 t[tuple(slice(n) for n in mine[name].shape)] = mine[name]
         return new
 
+    def seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, 320, 320) -> (B, 100, hidden): the last layer but the memory."""
+        return self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, 320, 320) -> (B, 100, hidden): the last layer before its norm, as LLaVA takes it."""
-        return self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+        seen = self.seen(pixels)
+        return seen if self.memory is None else self.memory(seen)
+
+    def says(self, seen: torch.Tensor) -> torch.Tensor:
+        """(..., hidden) of `seen` -> (..., text): what the language model gets."""
+        told: torch.Tensor = self.projector(seen if self.memory is None else self.memory(seen))
+        return told
 
     def piece_logits(self, projected: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
         """(N, text) -> (N, len(among)): cosine to each embedding.
