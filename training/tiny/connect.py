@@ -58,7 +58,12 @@ def main() -> None:
     a.add_argument("--perfect-until", type=float, default=0.5, help="share of the time after which none is")
     a.add_argument("--near", type=float, default=0.0, help="stage 1's loss goes on, with that weight of the angle")
     a.add_argument("--near-weight", type=float, default=0.3, help="weight of stage 1's loss")
-    a.add_argument("--projector-lr", type=float, default=0.0, help="0: frozen, so that tower and adapter improve apart")
+    a.add_argument(
+        "--projector-lr",
+        type=float,
+        default=0.0,
+        help="memory's and projector's; 0: frozen, to improve apart",
+    )
     a.add_argument("--tower-lr", type=float, default=0.0, help="0: the tower is frozen")
     a.add_argument("--words", type=float, default=0.62, help="share of pages of random words, to be read")
     a.add_argument("--own", type=Path, help="folder of own_answers.json (default: --align)")
@@ -118,9 +123,7 @@ def main() -> None:
         torch.save({"model": reader.state_dict()}, o.out / "reader.pt")
         (o.out / "run.json").write_text(json.dumps({k: str(v) for k, v in vars(o).items()}))
 
-    rates = [(reader.projector, o.projector_lr), (reader.tower, o.tower_lr)]
-    if reader.memory is not None:
-        rates.append((reader.memory, o.projector_lr))
+    rates = [*reader.rates(o.projector_lr), (reader.tower, o.tower_lr)]
     extra = {p: rate for part, rate in rates if rate for p in part.parameters()}
     run(
         model,

@@ -14,6 +14,7 @@ import csv
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ async def reading(model: Backend, m: Material, things: int) -> Figures:
     if things:
         shown = pictures(things)
         told = await texts(model, [asking(p, NAME[0], tokens=20) for p, _ in shown])
-        hits = [name in a.lower() for (_, name), a in zip(shown, told, strict=True)]
+        hits = [bool(re.search(rf"\b{name}\b", a.lower())) for (_, name), a in zip(shown, told, strict=True)]
         out |= {"pictures_shown": things, "pictures_named": share(hits)}
     return out
 

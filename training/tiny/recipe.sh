@@ -40,13 +40,13 @@ mkdir -p "$OUT"
 again=()
 if [ -e "$OUT/see/last.pt" ]; then again=(--resume "$OUT/see/last.pt"); fi
 stage see training.tiny.see --out "$OUT/see" "${see[@]}" "${common[@]}" "${again[@]}"
-# On the CPU in any case: the tower runs once over each page, and what is trained is one small projector.
-stage refit training.tiny.refit --tower "$OUT/see/last.pt" --out "$OUT/refit" --minutes "${MINUTES_REFIT:-2}" \
-    --pages "${PAGES_REFIT:-8000}" --widen 0.4 --free 0.1 --pictures 0.15
+# On the CPU in any case: the tower runs once over each page, and what is trained is one layer and a projector.
+stage refit training.tiny.refit --tower "$OUT/see/last.pt" --out "$OUT/refit" --minutes "${MINUTES_REFIT:-6}" \
+    --pages "${PAGES_REFIT:-16000}" --widen 0.4 --free 0.1 --pictures 0.15
 stage align training.tiny.align --data "$EYELID_DATA" --out "$OUT/align" "${align[@]}" "${common[@]}"
 again=(--tower "$OUT/refit/reader.pt")
 if [ -e "$OUT/connect/reader.pt" ]; then again=(--tower "$OUT/connect/reader.pt" --resume "$OUT/connect" --seed "$RANDOM"); fi
 stage connect training.tiny.connect --data "$EYELID_DATA" --align "$OUT/align" --out "$OUT/connect" "${again[@]}" \
-    "${connect[@]}" "${common[@]}" --pictures 0.25 --projector-lr 2e-4 --tower-lr 1e-4
+    "${connect[@]}" "${common[@]}" --pictures 0.25 --projector-lr 2e-4
 stage export training.tiny.export --reader "$OUT/connect/reader.pt" --out "$OUT/product" --no-hf \
     --lora "align=$OUT/align" --lora "see=$OUT/connect"

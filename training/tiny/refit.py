@@ -11,6 +11,7 @@ From them a memory (`memory.py`) and a projector are made, and trained to say th
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -53,6 +54,22 @@ def look(reader: Reader, vocab: Vocabulary, o: argparse.Namespace, count: int, r
     return torch.cat(x), torch.cat(y), torch.cat(z)
 
 
+def look_in(processes: int, reader: Reader, vocab: Vocabulary, o: argparse.Namespace) -> Seen:
+    """`look` at `o.pages` pages, in that many processes; before the first parallel product, which no fork can share."""
+    if processes < 2:
+        return look(reader, vocab, o, o.pages, random.Random(o.pages))
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    ask = functools.partial(_share, reader, vocab, o, o.pages // processes)
+    with torch.multiprocessing.get_context("fork").Pool(processes) as pool:
+        x, y, z = zip(*pool.map(ask, range(processes)), strict=True)
+    return torch.cat(x), torch.cat(y), torch.cat(z)
+
+
+def _share(reader: Reader, vocab: Vocabulary, o: argparse.Namespace, count: int, number: int) -> Seen:
+    torch.manual_seed(number)
+    return look(reader, vocab, o, count, random.Random(1000 * count + number))
+
+
 @torch.no_grad()
 def told(reader: Reader, seen: Seen) -> dict[str, tuple[float, float]]:
     """By kind of page, and for patches without a piece: cosine to the right embedding, share nearest to it."""
@@ -69,11 +86,8 @@ def told(reader: Reader, seen: Seen) -> dict[str, tuple[float, float]]:
 def fit(reader: Reader, seen: Seen, o: argparse.Namespace) -> int:
     """Train memory and projector for `o.minutes`; returns the steps made."""
     features, pieces, _ = seen
-    assert reader.memory is not None
-    params = [*reader.memory.parameters(), *reader.projector.parameters()]
-    # Rates as large as the weights that each part begins with, or the smallest would be noise after one step.
-    rates = {reader.memory: 1.0, reader.projector.linear_1: 0.02, reader.projector.linear_2: 0.1}
-    groups = [{"params": list(part.parameters()), "base": o.lr * rate} for part, rate in rates.items()]
+    groups = [{"params": list(part.parameters()), "base": rate} for part, rate in reader.rates(o.lr)]
+    params = [p for group in groups for p in group["params"]]
     opt = torch.optim.AdamW(groups, lr=o.lr, weight_decay=0.0, fused=True)
     start, step, p = time.time(), 0, 0.0
     while p < 1:
@@ -113,17 +127,19 @@ def main() -> None:
     a.add_argument("--lag", type=float, default=0.0)
     a.add_argument("--free", type=float, default=0.0)
     a.add_argument("--pictures", type=float, default=0.0)
+    a.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes that draw and look at pages")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     o = a.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(o.threads)
+    torch.set_num_threads(1)
     o.out.mkdir(parents=True, exist_ok=True)
     vocab = vocabulary(o)
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
     reader = Reader.load(o.tower, table).eval()
     reader.memory = None
+    seen = look_in(o.workers, reader, vocab, o)
+    torch.set_num_threads(o.threads)
     held = look(reader, vocab, o, 300, random.Random(20261121))
-    seen = look(reader, vocab, o, o.pages, random.Random(o.pages))
     print(f"{len(seen[0])} patches of {o.pages} pages; before: {told(reader, held)}", flush=True)
     reader.memory = tabulate(seen[0], seen[1], table, reader.projector, o.units)
     print(f"as a table: {told(reader, held)}", flush=True)

@@ -138,6 +138,16 @@ class Reader(nn.Module):
         told: torch.Tensor = self.projector(seen if self.memory is None else self.memory(seen))
         return told
 
+    def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
+        """What stands between tower and language model, each part with its learning rate.
+
+        A memory writes loudly and the projector that reads it has small weights: rates in proportion to the weights
+        that each part begins with, or the smallest would be noise after one step.
+        """
+        if self.memory is None:
+            return [(self.projector, lr)]
+        return [(self.memory, lr), (self.projector.linear_1, 0.02 * lr), (self.projector.linear_2, 0.1 * lr)]
+
     def piece_logits(self, projected: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
         """(N, text) -> (N, len(among)): cosine to each embedding.
 
