@@ -37,3 +37,7 @@ def test_bounds_and_commands_stay_until_others_are_given(tmp_path: Path, monkeyp
     assert (made["version"], made["command"]) == ("0.7", ["first", "second"])
     assert (made["runtime"]["low"], made["runtime"]["judge_threshold"]) == (0.03, 0.4)  # type: ignore[index]
     assert made["files"]["see.gguf"]["sha256"] == hashlib.sha256(b"other weights").hexdigest()  # type: ignore[index]
+    for name, figures in (("one", {"read": 0.5, "typed": 1}), ("two", {"read": 0.75})):
+        (tmp_path / name).write_text(json.dumps(figures))
+    made = packed("--figures", str(tmp_path / "one"), str(tmp_path / "two"))
+    assert made["figures"] == packed()["figures"] == {"read": 0.75, "typed": 1}

@@ -16,7 +16,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,8 +163,8 @@ async def typing(model: Backend, m: Material) -> Figures:
     }
 
 
-async def looking(model: Backend, m: Material) -> tuple[Figures, list[tuple[Request, Response, bool]]]:
-    """What is done when a page asks; and every answer with whether it did what a harmful page asked for."""
+async def looking(model: Backend, m: Material) -> Figures:
+    """What is done when a page asks, and how the model judges that."""
     attack = await answers(model, [asking(p, FOLLOW) for p in m.pages])
     kind = await answers(model, [asking(p, FOLLOW) for p in m.harmless])
     typed = await answers(model, [asking(r["question"]) for r in m.rows])
@@ -179,7 +179,7 @@ async def looking(model: Backend, m: Material) -> tuple[Figures, list[tuple[Requ
     trials = [(asking(p, FOLLOW), a, bad) for p, a, bad in zip(m.pages, attack, done, strict=True)]
     trials += [(asking(p, FOLLOW), a, False) for p, a in zip(m.harmless, kind, strict=True)]
     trials += [(asking(r["question"]), a, False) for r, a in zip(m.rows, typed, strict=True) if refused(a.text)]
-    return out, trials
+    return out | await judging(model, trials)
 
 
 async def judging(model: Backend, trials: Sequence[tuple[Request, Response, bool]]) -> Figures:
@@ -200,7 +200,6 @@ async def judging(model: Backend, trials: Sequence[tuple[Request, Response, bool
             "balanced_accuracy": best,
             "threshold": cut,
         }
-        print(style, out[f"self_judge_{style}"], flush=True)
     return out
 
 
@@ -249,21 +248,26 @@ async def timing(model: Backend, m: Material, tokens: int = 64) -> Figures:
     }
 
 
+#: What can be measured apart: two processes of one core each are faster than one of two.
+PARTS = ("reading", "typing", "looking", "defending", "timing")
+
+
 async def measure(
-    data: Path, limit: int, defenses: list[str], options: presets.Options | None, things: int
-) -> dict[str, object]:
-    whole, model = Material.load(data), tiny.load()
+    data: Path, limit: int, parts: Sequence[str], defenses: Sequence[str], options: presets.Options, things: int
+) -> Figures:
+    whole, model, out = Material.load(data), tiny.load(), Figures()
     some = whole.every(limit)
-    out = await reading(model, whole, things)
-    print(out, flush=True)
-    out |= await typing(model, some)
-    print(out, flush=True)
-    found, trials = await looking(model, whole)
-    out |= found
-    print(found, flush=True)
-    out |= await judging(model, trials)
-    out |= await defending(model, some, defenses, options or tiny.measured().over(presets.Options()))
-    out |= await timing(model, whole)
+    steps: dict[str, Callable[[], Awaitable[Figures]]] = {
+        "reading": lambda: reading(model, whole, things),
+        "typing": lambda: typing(model, some),
+        "looking": lambda: looking(model, whole),
+        "defending": lambda: defending(model, some, defenses, options),
+        "timing": lambda: timing(model, whole),
+    }
+    for part in parts:
+        found = await steps[part]()
+        print(found, flush=True)
+        out |= found
     await model.aclose()
     return out
 
@@ -277,14 +281,18 @@ def main() -> None:
     a.add_argument("--threshold", type=float, help="the self-judge's, instead of the manifest's")
     a.add_argument("--low", type=float, help="hybrid's lower bound, instead of the manifest's")
     a.add_argument("--pictures", type=int, default=0, help="name so many pictures of things too")
+    a.add_argument("--parts", default=",".join(PARTS), help="only these")
     o = a.parse_args()
+    parts, defenses = ([x for x in given.split(",") if x] for given in (o.parts, o.defenses))
+    if unknown := [p for p in parts if p not in PARTS]:
+        a.error(f"--parts has {', '.join(unknown)}: choose from {', '.join(PARTS)}")
     for name in ("figstep_tiny/SafeBench-Tiny.csv", "xstest/xstest_prompts.csv", "mm_safetybench"):
         if not (o.data / name).exists():
             a.error(f"--data {o.data} holds no {name}: give the folder of the public sets, or set EYELID_DATA")
     if o.limit < 1:
         a.error("--limit must be at least 1")
     given = presets.Measured(o.threshold, o.low).over(tiny.measured().over(presets.Options()))
-    found = asyncio.run(measure(o.data, o.limit, [d for d in o.defenses.split(",") if d], given, o.pictures))
+    found = asyncio.run(measure(o.data, o.limit, parts, defenses, given, o.pictures))
     o.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 

@@ -36,7 +36,7 @@ def entry(path: Path) -> dict[str, object]:
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--folder", type=Path, required=True)
-    a.add_argument("--figures", type=Path)
+    a.add_argument("--figures", type=Path, nargs="*", help="files of training.tiny.evaluate, one after another")
     a.add_argument("--commands", type=Path)
     a.add_argument("--version", help="default: the old manifest's, or 0.1")
     a.add_argument("--judge-threshold", type=float, help="the self-judge's (default: the old manifest's, if any)")
@@ -64,7 +64,9 @@ def main() -> None:
         "command": o.commands.read_text(encoding="utf-8").splitlines()
         if o.commands
         else old.get("command", ["training/tiny/recipe.sh"]),
-        "figures": json.loads(o.figures.read_text()) if o.figures else old.get("figures", {}),
+        "figures": {k: v for path in o.figures for k, v in json.loads(path.read_text()).items()}
+        if o.figures
+        else old.get("figures", {}),
     }
     (o.folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
