@@ -225,7 +225,7 @@ async def defending(model: Backend, m: Material, names: Sequence[str], options: 
             100 * (defended["none"]["benign_about_it"] - defended[name]["benign_about_it"]), 1
         )
         print(name, defended[name], flush=True)
-    return {"defenses": defended}
+    return {"defended_pages": len(m.rows), "defenses": defended}
 
 
 async def timing(model: Backend, m: Material, tokens: int = 64) -> Figures:
