@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 device=${DEVICE:-cpu} workers=${WORKERS:-1} python=${PYTHON:-python}
 stages=${STAGES:-see refit align connect export}
 if [ "$device" = cpu ]; then
-    see=(--minutes "${MINUTES_SEE:-90}" --batch 32 --lr 1e-3 --widen 0.4 --typo 0.5 --lag 0.3 --free 0.1 --pictures 0.15)
+    see=(--minutes "${MINUTES_SEE:-90}" --batch 32 --lr 1e-3 --widen 0.4 --typo 0.5 --lag 0.3 --free 0.1 --pictures 0.3)
     align=(--minutes "${MINUTES_ALIGN:-25}")
     connect=(--minutes "${MINUTES_CONNECT:-50}" --tokens 900 --lr 8e-4 --pages 1500 --text 400)
 else
@@ -42,7 +42,7 @@ if [ -e "$OUT/see/last.pt" ]; then again=(--resume "$OUT/see/last.pt"); fi
 stage see training.tiny.see --out "$OUT/see" "${see[@]}" "${common[@]}" "${again[@]}"
 # On the CPU in any case: the tower runs once over each page, and what is trained is one layer and a projector.
 stage refit training.tiny.refit --tower "$OUT/see/last.pt" --out "$OUT/refit" --minutes "${MINUTES_REFIT:-6}" \
-    --pages "${PAGES_REFIT:-16000}" --widen 0.4 --free 0.1 --pictures 0.15
+    --pages "${PAGES_REFIT:-16000}" --widen 0.4 --free 0.1 --pictures 0.2
 stage align training.tiny.align --data "$EYELID_DATA" --out "$OUT/align" "${align[@]}" "${common[@]}"
 again=(--tower "$OUT/refit/reader.pt")
 if [ -e "$OUT/connect/reader.pt" ]; then again=(--tower "$OUT/connect/reader.pt" --resume "$OUT/connect" --seed "$RANDOM"); fi

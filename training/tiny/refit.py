@@ -116,7 +116,7 @@ def main() -> None:
     a.add_argument("--pages", type=int, default=16000)
     a.add_argument("--units", type=int, default=8192, help="of the memory")
     a.add_argument("--patches", type=int, default=1024, help="a step")
-    a.add_argument("--lr", type=float, default=1e-3)
+    a.add_argument("--lr", type=float, default=4e-3)
     a.add_argument("--near", type=float, default=4.0, help="weight of each patch's angle to its word's embedding")
     a.add_argument("--sharpness", type=float, default=30.0, help="factor on cosines before the softmax")
     a.add_argument("--negatives", type=int, default=1500)

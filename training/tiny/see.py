@@ -159,13 +159,14 @@ def main() -> None:
     vocab = vocabulary(o)
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
     model = Reader.load(o.resume, table) if o.resume else Reader(vision_config(o.hidden, o.layers, o.units), table)
+    model.memory = None  # made anew when the tower is done
     if o.grow:
         model = model.grown(o.layers, o.units or model.tower.config.intermediate_size)
     model = model.to(o.device)
     opt = torch.optim.AdamW(model.parameters(), lr=o.lr, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
     state: dict[str, Any] = torch.load(o.resume, map_location=o.device) if o.resume else {}
-    same = not o.grow and "things.weight" in state.get("model", {})
-    if same:  # else the moments are of other parameters: of a smaller tower, or of one from before a head was added
+    if "optimizer" in state and not o.grow and "things.weight" in state["model"]:
+        # Else the moments are of other parameters: of a smaller tower, or of one from before a head was added.
         opt.load_state_dict(state["optimizer"])
     first = o.level if o.level is not None else float(state.get("level", 0.0))
     level = mp.get_context("fork").Value("d", first)
