@@ -284,8 +284,8 @@ def main() -> None:
     a.add_argument("--parts", default=",".join(PARTS), help="only these")
     o = a.parse_args()
     parts, defenses = ([x for x in given.split(",") if x] for given in (o.parts, o.defenses))
-    if unknown := [p for p in parts if p not in PARTS]:
-        a.error(f"--parts has {', '.join(unknown)}: choose from {', '.join(PARTS)}")
+    if not parts or not set(parts) <= set(PARTS):
+        a.error(f"--parts {o.parts!r}: choose from {', '.join(PARTS)}")
     for name in ("figstep_tiny/SafeBench-Tiny.csv", "xstest/xstest_prompts.csv", "mm_safetybench"):
         if not (o.data / name).exists():
             a.error(f"--data {o.data} holds no {name}: give the folder of the public sets, or set EYELID_DATA")
