@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 pytest.importorskip("transformers", reason="training needs the extra `train`")
 
-from eyelid import models
+from eyelid import images, models
+from eyelid.backends.edge import square
 from training.tiny import pages, pictures
+from training.tiny.evaluate import typo_page
 from training.tiny.page_rows import a
 from training.tiny.vocabulary import Vocabulary
 
@@ -120,3 +124,23 @@ def test_an_album_names_each_thing_where_it_stands(vocab: Vocabulary) -> None:
         assert all(vocab.classes[piece[t.row * pages.GRID + t.column]] in named(t.name, vocab) for t in page.things)
         ink += inked(page)
     assert sum(ink) / len(ink) > 0.8
+
+
+def as_the_tower_sees(page: Image.Image) -> np.ndarray:
+    shown = square(images.load_image(page), pages.SIZE)
+    return np.asarray(Image.open(io.BytesIO(shown.data)).convert("L")).astype(int)
+
+
+def test_training_draws_what_a_tower_is_shown_of_a_published_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the pixel: half a pixel a line is four at the bottom of a page, which cost a tenth of the words."""
+    monkeypatch.setattr(pages, "SCALERS", (Image.Resampling.BICUBIC,))
+    words = ["Steps", "to", "press", "flowers", "and", "leaves", "between", "the", "pages", "of", "old", "books"]
+    lines = [" ".join(words[i] for i in line) for line in pages.wrap(words, 15)]
+    published = Image.new("RGB", (760, 760), "white")
+    for i, line in enumerate([*lines, "1.", "2.", "3."]):
+        ImageDraw.Draw(published).text((20, 10 + 75 * i), line, font=pages.font("figstep", 80), fill="black")
+    ours = pages.render(words, "figstep", random.Random(0), 0.0, drawn=2.375).image.convert("L")
+    assert np.abs(np.asarray(ours) - as_the_tower_sees(published)).mean() < 0.7
+    for seed in range(4):  # lines are broken in one of two ways
+        ours = pages.render(words[:3], "typo", random.Random(seed), 0.0, drawn=3.2).image.convert("L")
+        assert np.abs(np.asarray(ours) - as_the_tower_sees(typo_page(" ".join(words[:3])))).mean() < 0.7

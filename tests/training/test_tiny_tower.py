@@ -99,8 +99,8 @@ def test_a_memory_begins_as_a_table_and_learns_to_point_at_the_embeddings() -> N
     cosine, nearest = refit.told(r, seen)["figstep"]
     assert cosine > 0.9
     assert nearest > 0.9
-    o = Namespace(lr=1e-2, minutes=0.05, patches=128, negatives=20, near=4.0, sharpness=30.0)
-    assert refit.fit(r, seen, o) > 0
+    o = Namespace(lr=1e-2, minutes=0, steps=300, patches=128, negatives=20, near=4.0, sharpness=30.0)
+    assert refit.fit(r, seen, o) == 300
     after = refit.told(r, seen)
     assert 1 - after["figstep"][0] < 0.7 * (1 - cosine)
     assert after["gaps"][1] > 0.8

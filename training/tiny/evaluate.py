@@ -62,7 +62,7 @@ class Material:
         rows = list(csv.DictReader((folder / "SafeBench-Tiny.csv").open(encoding="utf-8")))
         files = [folder / f"query_{r['dataset']}_{r['category_id']}_{r['task_id']}_6.png" for r in rows]
         rng = random.Random(0)
-        harmless = [images.load_image(render(t.split(), "figstep", rng, 0.0).image) for t in BENIGN]
+        harmless = [images.load_image(render(t.split(), "figstep", rng, 0.0, drawn=2.375).image) for t in BENIGN]
         with (data / "xstest/xstest_prompts.csv").open(encoding="utf-8") as f:
             safe = [r["prompt"] for r in csv.DictReader(f) if r["label"] == "safe"]
         return cls(rows, [images.load_image(f) for f in files], harmless, typo_phrases(data), safe)

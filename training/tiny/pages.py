@@ -12,6 +12,7 @@ import functools
 import math
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,10 @@ ALPHABET = "\0abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-/&%$"
 CHAR_ID = {c: i for i, c in enumerate(ALPHABET)}
 FONT_DIRS = ("/usr/share/fonts", "/usr/local/share/fonts")
 FONTS = {"figstep": "FreeMonoBold.ttf", "typo": "LiberationSans-Regular.ttf"}
+#: How many times larger a page is drawn than it is shown: published ones have 760 and 1,024 pixels a side.
+DRAWN = {"figstep": (1.0, 1.6, 2.375, 2.375), "typo": (1.0, 2.0, 3.2, 3.2)}
+#: Runtimes scale with the first; others' pages have been scaled before.
+SCALERS = (Image.Resampling.BICUBIC,) * 3 + (Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Page:
     things: tuple[Thing, ...] = ()
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def font(layout: str, size: float) -> ImageFont.FreeTypeFont:
     """Load the layout's font; `size` in pixels. Raises FileNotFoundError naming the Debian package to install."""
     for base in FONT_DIRS:
@@ -94,53 +99,68 @@ def any_font(rng: random.Random, size: float, level: float) -> ImageFont.FreeTyp
     return _free_font(names[int(rng.random() * (1 + level * (len(names) - 1)))], round(size))
 
 
-def wrap(words: list[str], width: int) -> list[list[int]]:
-    """Greedy line breaking; returns word indices per line."""
+def wrap(words: list[str], width: float, measure: Callable[[str], float] = len) -> list[list[int]]:
+    """Greedy line breaking; returns word indices per line. `width` is in characters, or in what `measure` measures."""
     lines: list[list[int]] = [[]]
-    used = 0
+    used = 0.0
     for i, w in enumerate(words):
-        need = len(w) + (1 if lines[-1] else 0)
+        need = measure(w) + (measure(" ") if lines[-1] else 0)
         if lines[-1] and used + need > width:
             lines.append([])
-            used, need = 0, len(w)
+            used, need = 0, measure(w)
         lines[-1].append(i)
         used += need
     return lines
 
 
-def render(words: list[str], layout: str, rng: random.Random, level: float, numbered: bool = True) -> Page:
-    """Draw `words`; `level` in [0, 1] widens jitter, scale, colour and noise (0 = the layout exactly)."""
+def render(
+    words: list[str], layout: str, rng: random.Random, level: float, numbered: bool = True, drawn: float | None = None
+) -> Page:
+    """Draw `words`; `level` in [0, 1] widens jitter, scale, colour and noise (0 = the layout exactly).
+
+    The page is drawn `drawn` times as large and then scaled, as what a runtime is given is: its letters have other
+    shapes and places than letters that a font draws for so few pixels. None picks one of `DRAWN`.
+    """
     jitter = lambda a: rng.uniform(-a, a) * level  # noqa: E731
     words = list(words)
+    large = drawn or rng.choice(DRAWN[layout])
     background, ink = (255, 255, 255), (0, 0, 0)
     if level > 0.6 and rng.random() < 0.2:
         ink = tuple(rng.randint(0, 90) for _ in range(3))
         background = tuple(rng.randint(200, 255) for _ in range(3))
     if layout == "figstep":
-        size = round(33.68 * (1 + jitter(0.04)), 1)
-        f = font(layout, size)
+        size = 33.68 * (1 + jitter(0.04))
+        f = font(layout, round(size * large, 1))
         text_lines = wrap(words, 15)[: 9 if not numbered else 7]
         if numbered:
             text_lines += [[len(words) + i] for i in range(3)]
             words += ["1.", "2.", "3."]
-        x0, y0, pitch = 8.4 + jitter(5), 4.2 + jitter(5), 32 * (1 + jitter(0.03))
+        # Of 760 pixels: letters of 80, lines 75 apart, from (20, 10).
+        x0, y0, pitch = 8.42 + jitter(5), 4.21 + jitter(5), 31.58 * (1 + jitter(0.03))
         text_lines = text_lines[: int((SIZE - y0) // pitch)]
-        top, bottom = 0, SIZE
+        top, height = 0, SIZE
     else:
-        size = round(28.1 * (1 + jitter(0.12)), 1)
-        f = font(layout, size)
-        text_lines = wrap(words, 20 + round(jitter(3)))[:9]
-        # The font's own line height is 1.12; renderers go from tight (0.96) to loose.
-        x0, pitch = 8 + jitter(12), size * (1.12 + jitter(0.3))
-        height = int(pitch * len(text_lines) + 14 + jitter(12))
-        top = (SIZE - height) // 2
-        bottom, y0 = top + height, top + 7 + jitter(8)
-    img = Image.new("RGB", (SIZE, SIZE), PAD)
-    img.paste(background, (0, top, SIZE, bottom))
+        size = 28.125 * (1 + jitter(0.12))
+        f = font(layout, round(size * large, 1))
+        if rng.random() < 0.5:
+            text_lines = wrap(words, 20 + round(jitter(3)))[:9]
+        else:
+            text_lines = wrap(words, (SIZE - 15) * large, f.getlength)[:9]
+        # The font's own line height is 1.13; renderers go from tight (0.96) to loose.
+        x0, pitch = 7.5 + jitter(12), size * (1.1333 + jitter(0.3))
+        height = math.ceil(pitch * len(text_lines) + 15 + jitter(12))
+        top, y0 = (SIZE - height) // 2, 7.5 + jitter(8)
     shown = [i for line in text_lines for i in line]
     words = [words[i] for i in shown]
     lines = [" ".join(words[shown.index(i)] for i in line) for line in text_lines]
-    _, glyphs = draw_lines(img, lines, f, (x0, y0), pitch, ink)
+    mask = Image.new("L", (round(SIZE * large), round(height * large)))
+    _, glyphs = draw_lines(mask, lines, f, (x0 * large, y0 * large), pitch * large, 255)
+    glyphs = [replace(g, x=g.x / large, y=top + g.y / large) for g in glyphs]
+    if large != 1:
+        mask = mask.resize((SIZE, height), rng.choice(SCALERS))
+    img = Image.new("RGB", (SIZE, SIZE), PAD)
+    strip = Image.composite(Image.new("RGB", mask.size, ink), Image.new("RGB", mask.size, background), mask)
+    img.paste(strip, (0, top))
     if level > 0.1 and rng.random() < 0.4:
         img = soften(img, rng)
     return Page(img, " ".join(words), words, glyphs, layout)
@@ -152,7 +172,7 @@ def draw_lines(
     f: ImageFont.FreeTypeFont,
     origin: tuple[float, float],
     pitch: float,
-    ink: tuple[int, ...],
+    ink: tuple[int, ...] | int,
 ) -> tuple[list[str], list[Glyph]]:
     """Draw `lines` from `origin` down, `pitch` pixels apart; returns their words, and where each character is."""
     draw, words, glyphs, ascent = ImageDraw.Draw(image), list[str](), list[Glyph](), f.getmetrics()[0]
@@ -264,6 +284,10 @@ def _place(page: Page, pieces: Vocabulary, places: dict[tuple[int, int], list[Gl
     return out
 
 
+#: Words on a page of a layout: of many, and of few.
+WORDS = {"figstep": ((9, 18), (3, 15)), "typo": ((12, 36), (1, 5))}
+
+
 def random_page(
     vocab: Vocabulary,
     rng: random.Random,
@@ -276,13 +300,13 @@ def random_page(
 ) -> Page:
     """A page of random words. `level` widens vocabulary, `level * widen` layout; `typo` is that layout's share, and it
     starts `lag` later: a tower that reads the first layout has to start narrow again on the second. `free` is the share
-    of pages in any font and place, reached at half the level, `short` that of second-layout pages of one to five words:
-    most are longer, since every word is a lesson to a tower, but published ones are not."""
+    of pages in any font and place, reached at half the level, `short` that of pages of few words: most are longer,
+    since every word is a lesson to a tower, but published ones are not."""
     if rng.random() < free * min(1.0, 2 * level):
         return free_page(vocab.sample(rng, rng.randint(1, 18), level), rng, level)
     layout = "typo" if rng.random() < (typo if lag else min(typo, level)) else "figstep"
     if layout == "typo":
         level = max(0.0, level - lag) / (1 - lag)
-    low, high = (3, 15) if layout == "figstep" else (1, 5) if rng.random() < short else (12, 36)
-    n = rng.randint(low, high)
+    few = rng.random() < short
+    n = rng.randint(*WORDS[layout][few])
     return render(vocab.sample(rng, n, level), layout, rng, level * widen, numbered=rng.random() < 0.6)

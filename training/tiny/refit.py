@@ -84,7 +84,7 @@ def told(reader: Reader, seen: Seen) -> dict[str, tuple[float, float]]:
 
 
 def fit(reader: Reader, seen: Seen, o: argparse.Namespace) -> int:
-    """Train memory and projector for `o.minutes`; returns the steps made."""
+    """Train memory and projector for `o.minutes`, or for `o.steps` steps if there are any; returns the steps made."""
     features, pieces, _ = seen
     groups = [{"params": list(part.parameters()), "base": rate} for part, rate in reader.rates(o.lr)]
     params = [p for group in groups for p in group["params"]]
@@ -92,7 +92,7 @@ def fit(reader: Reader, seen: Seen, o: argparse.Namespace) -> int:
     start, step, p = time.time(), 0, 0.0
     while p < 1:
         for rows in torch.randperm(len(features)).split(o.patches):
-            p = (time.time() - start) / (60 * o.minutes)
+            p = step / o.steps if o.steps else (time.time() - start) / (60 * o.minutes)
             if p >= 1:
                 break
             for g in opt.param_groups:
@@ -113,7 +113,9 @@ def main() -> None:
     a.add_argument("--tower", type=Path, required=True, help="stage 1's checkpoint, or a reader.pt")
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--minutes", type=float, default=4, help="of training, after the pages are drawn")
+    a.add_argument("--steps", type=int, default=0, help="make so many steps, however long they take")
     a.add_argument("--pages", type=int, default=16000)
+    a.add_argument("--keep", action="store_true", help="go on with the memory and the projector that --tower has")
     a.add_argument("--units", type=int, default=8192, help="of the memory")
     a.add_argument("--patches", type=int, default=1024, help="a step")
     a.add_argument("--lr", type=float, default=4e-3)
@@ -125,6 +127,7 @@ def main() -> None:
     a.add_argument("--widen", type=float, default=0.3)
     a.add_argument("--typo", type=float, default=0.5)
     a.add_argument("--lag", type=float, default=0.0)
+    a.add_argument("--short", type=float, default=0.3)
     a.add_argument("--free", type=float, default=0.0)
     a.add_argument("--pictures", type=float, default=0.0)
     a.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes that draw and look at pages")
@@ -136,13 +139,15 @@ def main() -> None:
     vocab = vocabulary(o)
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
     reader = Reader.load(o.tower, table).eval()
-    reader.memory = None
+    if o.keep and reader.memory is None:
+        a.error(f"--keep: {o.tower} has no memory that could go on")
     seen = look_in(o.workers, reader, vocab, o)
     torch.set_num_threads(o.threads)
     held = look(reader, vocab, o, 300, random.Random(20261121))
     print(f"{len(seen[0])} patches of {o.pages} pages; before: {told(reader, held)}", flush=True)
-    reader.memory = tabulate(seen[0], seen[1], table, reader.projector, o.units)
-    print(f"as a table: {told(reader, held)}", flush=True)
+    if not o.keep:
+        reader.memory = tabulate(seen[0], seen[1], table, reader.projector, o.units)
+        print(f"as a table: {told(reader, held)}", flush=True)
     steps = fit(reader, seen, o)
     print(f"after {steps} steps: {told(reader, held)}", flush=True)
     torch.save({"model": reader.state_dict()}, o.out / "reader.pt")

@@ -59,6 +59,12 @@ def as_command(question: str, rng: random.Random) -> str | None:
     return f"{rng.choice(['Steps to', 'Methods to', 'Ways to', 'Guide to'])} {m[1]}." if m else None
 
 
+#: What pages have below such a phrase; typed, it makes the same terse request as text.
+LIST = " 1. 2. 3."
+#: Share of terse requests that are typed that way too.
+LISTED = 0.4
+
+
 #: The ways to ask for steps. "{}" begins with a verb.
 HOW = (
     "How do you {}?", "How can I {}?", "How do I {}?", "How to {}?", "What is the best way to {}?",
@@ -131,15 +137,19 @@ def text_rows(data: Path, made: dict[str, list[tuple[str, str]]], seed: int = 0,
             rows.append(chat("refuse", rng.choice(REFUSALS), form))
         if len(forms) == 2:
             command, follow = forms[1], rng.choice(FOLLOW)
-            text = rng.choice([command + " 1. 2. 3.", command.lower().removesuffix(".")])
+            text = rng.choice([command + LIST, command.lower().removesuffix(".")])
             rows.append(closed(prompts, caption_of(text), follow, rng.choice(REFUSALS), "refuse_closed"))
+            if rng.random() < LISTED:
+                rows.append(chat("refuse", rng.choice(REFUSALS), command + LIST))
     for q, a in benign:
         rows.append(chat("benign", a, q if rng.random() < 0.5 else reworded(q, rng)))
+        if q.endswith(".") and rng.random() < LISTED:  # so that the subject tells, and not the form
+            rows.append(chat("benign", a, q + LIST))
     for q, a in scary:
         rows += [chat("scary", a, q)] * 2
-        rows.append(closed(prompts, caption_of(rng.choice([q, q + " 1. 2. 3."])), rng.choice(FOLLOW), a, "scary"))
+        rows.append(closed(prompts, caption_of(rng.choice([q, q + LIST])), rng.choice(FOLLOW), a, "scary"))
     for q, a in benign[::2]:
-        text = rng.choice([q, q + " 1. 2. 3."])
+        text = rng.choice([q, q + LIST])
         rows.append(closed(prompts, caption_of(text), rng.choice(FOLLOW), a, "benign_closed"))
     pairs = answers(data)
     rng.shuffle(pairs)

@@ -1,9 +1,13 @@
 """Stage 1, see: teach the tower to read and to name things, without a language model in the loop.
 
     python -m training.tiny.see --out runs/see --minutes 45
+    python -m training.tiny.see --out runs/more --minutes 45 --resume runs/refit/reader.pt --memory-lr 3e-3 --near 4
 
 A curriculum widens vocabulary, word length, layout and noise each time words are read well enough. Pages are drawn by
 processes of their own, since drawing is what a GPU would wait for: give it a worker a core.
+
+The second command goes on with a tower that has its memory already, so that both learn what the other needs; it and the
+first can be launched in several processes (`ranks.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
+from . import ranks
 from .language import load_model, load_tokenizer
 from .pages import ALPHABET, LETTERS, Page, labels, random_page
 from .pictures import NAMES, album, random_picture
@@ -60,7 +65,8 @@ class Pages(IterableDataset[tuple[torch.Tensor, ...]]):
     def one(self, vocab: Vocabulary, rng: random.Random, level: float) -> tuple[Page, str]:
         if rng.random() < self.o.pictures:
             return album(rng, level) if rng.random() < ALBUMS else random_picture(vocab, rng, level)[0], "picture"
-        page = random_page(vocab, rng, level, self.o.widen, self.o.typo, self.o.lag, self.o.free)
+        o = self.o
+        page = random_page(vocab, rng, level, o.widen, o.typo, o.lag, o.free, o.short)
         return page, page.layout
 
 
@@ -89,11 +95,13 @@ def arguments() -> argparse.Namespace:
     a.add_argument("--typo", type=float, default=0.45, help="share of the second layout at the last level")
     a.add_argument("--free", type=float, default=0.0, help="share of pages in any font, size, place and colours")
     a.add_argument("--pictures", type=float, default=0.0, help="share of pictures, half of them with a caption")
+    a.add_argument("--short", type=float, default=0.3, help="share of pages of few words")
     a.add_argument("--lag", type=float, default=0.0, help="how much later than the first the second layout widens")
     a.add_argument("--pace", type=float, default=0.015, help="how much wider per 20 steps")
     a.add_argument("--final", type=float, help="widen evenly in time up to this level, not when words are read")
     a.add_argument("--resume", type=Path, help="a checkpoint; level and optimizer go on from it")
     a.add_argument("--level", type=float, help="begin here (0, or the checkpoint's)")
+    a.add_argument("--memory-lr", type=float, default=0.0, help="a resumed reader's memory goes on (0: it is left out)")
     a.add_argument("--float32", action="store_true")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     return a.parse_args()
@@ -109,7 +117,7 @@ def losses(
     images, chars, spelled, piece, thing, kind = batch
     n, device = len(ALPHABET), images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=not o.float32):
-        h = model.features(normalise(images))
+        h = model.seen(normalise(images))
         lc = model.chars(h).view(-1, n)
         lt = model.things(h.flatten(0, 1))
         text = spelled.view(-1, LETTERS)[:, 0] > 0
@@ -119,7 +127,7 @@ def losses(
         pick = (piece.view(-1) > 0) | (torch.rand(text.shape, device=device) < chance)
         tp = piece.view(-1)[pick]
         kinds = kind.repeat_interleave(piece.shape[1])[pick]
-        projected = model.projector(h.flatten(0, 1)[pick]).float()
+        projected = model.says(h.flatten(0, 1)[pick]).float()
         loss_p = model.piece_loss(projected, tp, o.negatives, o.near, o.sharpness)
     ts, real = spelled.view(-1, LETTERS)[text].reshape(-1), tp > 0
     weight = torch.ones(n, device=device)
@@ -151,30 +159,49 @@ def losses(
     return loss, now
 
 
+def rated(model: Reader, o: argparse.Namespace) -> list[dict[str, Any]]:
+    """All parameters, in groups for the optimizer: each with the learning rate it begins with, as `base`."""
+    if model.memory is None:
+        return [{"params": list(model.parameters()), "base": o.lr}]
+    apart = model.rates(o.memory_lr)
+    known = {p for part, _ in apart for p in part.parameters()}
+    # A memory's few loud weights are its table: decay would wear it away.
+    groups = [{"params": list(part.parameters()), "base": rate, "weight_decay": 0.0} for part, rate in apart]
+    return [{"params": [p for p in model.parameters() if p not in known], "base": o.lr}, *groups]
+
+
 def main() -> None:
     o = arguments()
+    ranks.join()
     o.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     torch.set_num_threads(o.threads)
     vocab = vocabulary(o)
     table = load_model().get_input_embeddings().weight.detach()[vocab.classes].clone()
     model = Reader.load(o.resume, table) if o.resume else Reader(vision_config(o.hidden, o.layers, o.units), table)
-    model.memory = None  # made anew when the tower is done
+    if not o.memory_lr:
+        model.memory = None  # made anew when the tower is done
     if o.grow:
         model = model.grown(o.layers, o.units or model.tower.config.intermediate_size)
     model = model.to(o.device)
-    opt = torch.optim.AdamW(model.parameters(), lr=o.lr, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
+    torch.manual_seed(ranks.rank())  # the same weights in all processes, other pages and other negatives
+    params = list(model.parameters())
+    groups = rated(model, o)
+    opt = torch.optim.AdamW(groups, lr=o.lr, weight_decay=0.02, betas=(0.9, 0.98), fused=True)
     state: dict[str, Any] = torch.load(o.resume, map_location=o.device) if o.resume else {}
-    if "optimizer" in state and not o.grow and "things.weight" in state["model"]:
-        # Else the moments are of other parameters: of a smaller tower, or of one from before a head was added.
+    known = len(state.get("optimizer", {}).get("param_groups", ())) == len(groups)
+    if known and not o.grow and "things.weight" in state["model"]:
+        # Else the moments are of other parameters: without a memory, of a smaller tower, from before a head was added.
         opt.load_state_dict(state["optimizer"])
+        for group, own in zip(opt.param_groups, groups, strict=True):
+            group["base"] = own["base"]  # rates are this run's
     first = o.level if o.level is not None else float(state.get("level", 0.0))
     level = mp.get_context("fork").Value("d", first)
     loader = DataLoader(
         Pages(o, level), batch_size=None, num_workers=o.workers, prefetch_factor=4, multiprocessing_context="fork",
         pin_memory=o.device != "cpu",
     )  # fmt: skip
-    log = (o.out / "log.jsonl").open("a")
+    log = (o.out / "log.jsonl").open("a")  # of the first process, as what is printed is
 
     def save() -> None:
         kept = {"model": model.state_dict(), "optimizer": opt.state_dict(), "step": step, "level": level.value}
@@ -185,16 +212,18 @@ def main() -> None:
     pages = iter(loader)
     next(pages)
     start = last = time.time()
-    step, ema = 0, dict[str, float]()
-    while (p := (time.time() - start) / (60 * o.minutes)) < 1:
+    step, p, ema = 0, 0.0, dict[str, float]()
+    while p < 1:
+        falling = 0.5 + 0.5 * math.cos(math.pi * max(0.0, p - 0.3) / 0.7)
         for g in opt.param_groups:
-            g["lr"] = o.lr * min(1, (step + 1) / 150) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, p - 0.3) / 0.7)) + 1e-6
+            g["lr"] = g["base"] * min(1, (step + 1) / 150) * falling + 1e-6
         batch = [x.to(o.device, non_blocking=True) for x in next(pages)]
         look = step % 10 == 0
         loss, now = losses(model, batch, o, look)
         opt.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        p = ranks.average(params, (time.time() - start) / (60 * o.minutes))
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
         opt.step()
         step += 1
         if look:
@@ -205,16 +234,18 @@ def main() -> None:
             level.value = first + (o.final - first) * p
         elif step % 20 == 0 and (min(ema.get(k, 0.0) for k in KINDS if k in ema) > 0.75 or p > 0.55):
             level.value = min(1.0, level.value + o.pace)
-        if step % 100 == 0:
+        if step % 100 == 0 and ranks.rank() == 0:
             row = {"step": step, "minutes": round((time.time() - start) / 60, 1), "level": round(level.value, 3)}
-            row |= {"images_per_s": round(100 * o.batch / (time.time() - last), 1)}
+            row |= {"images_per_s": round(100 * o.batch * ranks.world() / (time.time() - last), 1)}
             row |= {k: round(v, 3) for k, v in ema.items()}
             last = time.time()
             print(json.dumps(row), flush=True)
             log.write(json.dumps(row) + "\n")
             log.flush()
             save()
-    save()
+    if ranks.rank() == 0:
+        save()
+    ranks.leave()
 
 
 if __name__ == "__main__":
