@@ -43,7 +43,7 @@ class Vocabulary:
         self.classes: list[int] = [tokenizer.encode(" ", add_special_tokens=False)[0]]
         self._index: dict[int, int] = {}
         self._cache: dict[str, list[tuple[int, int]]] = {}
-        for w in [*self.single, *self.multi, "1.", "2.", "3.", *also]:
+        for w in [*self.single, *self.multi, "1.", "2.", "3.", "it,", "it's", *also]:
             for form in (w, w + ".", w.capitalize()):
                 self.pieces(form)
         self.frozen = True
@@ -73,8 +73,10 @@ class Vocabulary:
                 w = self.single[int(size * (u if rng.random() < 0.35 else u**2.5))]
             if len(w) <= longest:
                 words.append(w)
+        for i, w in enumerate(words):
+            words[i] = w + ("," if (u := rng.random()) < 0.04 else "'s" if u < 0.07 else "")
         if rng.random() < 0.6:
             words[0] = words[0].capitalize()
         if rng.random() < 0.5:
-            words[-1] += "."
+            words[-1] = words[-1].removesuffix(",") + "."
         return words
