@@ -38,13 +38,14 @@ def read(path: Path) -> list[Row]:
     return [Row(**json.loads(line)) for line in path.open(encoding="utf-8")]
 
 
-def held_out(data: Path, rows: Path, wheel: Path | None = None) -> dict[str, list[Row]]:
+def held_out(data: Path, rows: Path, wheel: Path | None = None, lists: Path | None = None) -> dict[str, list[Row]]:
     """What no training row shares a question with, by name.
 
     "own test": a tenth of the questions of the training data. "attack answers": the part of it that others labelled.
     "pyrit objective": whether an answer did what a harmful request asked for, by people's word, of questions and a
     source that nothing else here has: our nearest to HarmBench's labelled answers. "pyrit harm": the same source's
-    degrees of harm, at least one half counted as harmful.
+    degrees of harm, at least one half counted as harmful. "lists": lists of three lines under questions that leave all
+    to an image, what such an image draws out of a small model (`training.detector.lists`).
     """
     test = [r for r in read(rows) if part(r.key) == "test"]
     goals = {key(g): c for g, c in sets.categories(data)}
@@ -60,6 +61,7 @@ def held_out(data: Path, rows: Path, wheel: Path | None = None) -> dict[str, lis
             for group in (("objective", "harm") if people else ())
         },
         "own test": test,
+        **({"lists": [r for r in read(lists) if part(r.key) == "test" and r.kind == "list"]} if lists else {}),
         "attack answers": [replace(r, weight=1.0, kind=goals.get(r.key, "")) for r in attacks],
         "safe_rlhf_mini": [Row(q, a, y, "safe_rlhf_mini", key(q)) for q, a, y in sets.safe_rlhf_mini(data)],
         "xstest": [
@@ -126,13 +128,14 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(a)
     a.add_argument("--detector", type=Path, required=True)
+    a.add_argument("--lists", type=Path, help="what training.detector.lists wrote")
     a.add_argument("--baselines", type=Path, help="what training.detector.baselines wrote")
     a.add_argument("--out", type=Path, help="default: figures.json beside the detector")
     o = a.parse_args()
     threshold = float(read_manifest(o.detector).runtime["threshold"])
     out: dict[str, Any] = {"threshold": threshold}
     others = sorted(o.baselines.glob("*.json")) if o.baselines else []
-    for name, rows in held_out(o.data, o.rows, o.pyrit).items():
+    for name, rows in held_out(o.data, o.rows, o.pyrit, o.lists).items():
         harms, unknown = scored(o.detector, rows)
         kept = [i for i, u in enumerate(unknown) if not u]
         print(f"\n{name}: {len(rows)} rows, {len(rows) - len(kept)} with an unknown verdict, left out below")
@@ -147,10 +150,10 @@ def main() -> None:
             continue
         print(f"  {'':24}" + "".join(f"{c.replace('_', ' ')[:20]:>22}" for c in COLUMNS))
         out[name]["detector"] = line("detector", scores, own, threshold)
-        for path in others:
+        for path in others if name != "lists" else ():
             given = json.loads(path.read_text(encoding="utf-8"))[name]
             out[name][path.stem] = line(path.stem, [given[i] for i in kept], own, 0.5)
-        if name != "safe_rlhf_mini":
+        if name not in ("safe_rlhf_mini", "lists"):
             parts = breakdown(own, scores, threshold)
             parts.pop("all", None)
             show(name, parts)

@@ -72,3 +72,9 @@ def categories(data: Path) -> list[tuple[str, str]]:
     """JailbreakBench's goals with their categories."""
     with (data / "jailbreakbench" / "artifacts.jsonl").open(encoding="utf-8") as f:
         return sorted({(r["goal"], r["category"]) for r in map(json.loads, f)})
+
+
+def safebench_tiny(data: Path) -> list[tuple[str, str]]:
+    """(question, instruction on the page) of FigStep's tiny set. Evaluation only."""
+    with (data / "figstep_tiny" / "SafeBench-Tiny.csv").open(encoding="utf-8", newline="") as f:
+        return [(r["question"], r["instruction"]) for r in csv.DictReader(f)]
