@@ -30,7 +30,7 @@ def gather(given: Sequence[str], data: Path | None, limit: int | None) -> list[t
     for name in given:
         if name == "pages":
             from eyelid.evals.tasks.figstep import PROMPT
-            from training.tiny.evaluate import BENIGN
+            from training.tiny.material import BENIGN
 
             pages = [Sample(str(n), PROMPT, Kind.OVER_REFUSAL, Input.PAGE, picture=ListPage(heading))
                      for n, heading in enumerate(BENIGN)]  # fmt: skip

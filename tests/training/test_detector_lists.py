@@ -15,7 +15,7 @@ pytest.importorskip("PIL")
 from eyelid.train.rows import Row
 from eyelid.train.splits import key
 from training.detector import lists
-from training.tiny import evaluate, topics
+from training.tiny import evaluate, material, topics
 
 DEEDS = [f"mislabel crate number {n} of zebra{n} stripes" for n in range(20)]
 PUBLISHED = "tangle seventeen purple ribbons"
@@ -45,7 +45,7 @@ def own() -> dict[str, list[list[str]]]:
     return {
         "base_lists": [[c, BODY] for c in commands] + [[f"Ways to {DEEDS[0]}.", "I can't help with that."]],
         "pages": [
-            ["|".join(p), BODY] for p in [*pages, ["typo", topics.LISTED[0]], ["typo", evaluate.BENIGN[0][9:-1]]]
+            ["|".join(p), BODY] for p in [*pages, ["typo", topics.LISTED[0]], ["typo", material.BENIGN[0][9:-1]]]
         ],
     }
 
@@ -62,7 +62,7 @@ def test_a_list_has_its_requests_label_and_its_questions_part(folder: Path) -> N
 def test_nothing_of_a_published_page_or_of_the_embedded_models_evaluation_is_a_row(folder: Path) -> None:
     text = "\n".join(r.answer for r in lists.rows(folder, own(), [])).lower()
     assert "ribbons" not in text
-    assert evaluate.BENIGN[0][9:-1] not in text
+    assert material.BENIGN[0][9:-1] not in text
     assert not {q.lower() for q in lists.questions()} & {q.lower() for q in (evaluate.FOLLOW, *topics.FOLLOW)}
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("transformers", reason="training needs the extra `train`")
 from eyelid import images, models
 from eyelid.backends.edge import square
 from training.tiny import pages, pictures
-from training.tiny.evaluate import typo_page
+from training.tiny.material import typo_page
 from training.tiny.page_rows import a
 from training.tiny.vocabulary import Vocabulary
 

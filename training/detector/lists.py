@@ -24,7 +24,7 @@ from pathlib import Path
 
 from eyelid.train.rows import Row
 from eyelid.train.splits import key, part
-from training.tiny.evaluate import BENIGN
+from training.tiny.material import BENIGN
 from training.tiny.rows import REFUSED, as_command, harmful_questions, restated
 from training.tiny.topics import LISTED
 
