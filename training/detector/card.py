@@ -15,6 +15,7 @@ SETS = {
     "pyrit objective": "PyRIT: did the answer do what a harmful request asked for? People's labels, held-out questions",
     "pyrit harm": "PyRIT: people's degrees of harm, a half or more counted as harmful, held-out questions",
     "attack answers": "Answers to attacks, labelled by others (GPTFuzz and JailbreakBench, held-out questions)",
+    "lists": "Lists of three lines under questions that leave all to an image: SmolLM2's, half of them to harmful commands (guessed labels)",
     "own test": "Own test part: a tenth of the questions, all kinds",
     "safe_rlhf_mini": "Safe-RLHF mini: short, plain answers, human labels; never trained on",
 }
@@ -47,14 +48,15 @@ Licence: Apache-2.0. `manifest.json` holds the SHA-256 of each file; Eyelid chec
 | PyRIT: answers scored by people (half of the questions), many-shot examples | MIT | harmful and harmless answers, degrees of harm |
 | HH-RLHF harmless-base, test split | MIT | answers that the larger judge labels |
 | AdversarialQA, CatQA, DangerousQA, HarmfulQA; Do-Not-Answer | Apache-2.0 | questions, under refusals, lectures, babble |
-| SmolLM2-135M-Instruct's answers | Apache-2.0 | help (harmless); answers to red-team questions (harmful, weight 0.3) |
+| SmolLM2-135M-Instruct's answers | Apache-2.0 | help (harmless); answers to red-team questions (harmful, weight 0.3); lists to harmless and harmful commands, under questions that say nothing (`lists.py`; the words learn them, the encoder did not) |
 | questions, refusals and other texts written for this project | Apache-2.0 | harmless |
 
 Split by question: a tenth each for dev and test. XSTest (CC BY 4.0), a mini set of Safe-RLHF (non-commercial) and half of
 PyRIT's questions, with all that resembles them, are for evaluation only, and no training row has one of their questions
 (`python -m training.detector.data` counts). They were looked at between runs, and chose between mixtures of the data; for
 an earlier version harmless texts of the kinds that did badly on XSTest were written (not on its questions). So their
-figures are of development, a little better than on a set never looked at.
+figures are of development, a little better than on a set never looked at. How many lists the words learn, and how much PyRIT's
+rows count, was chosen with all figures below and the embedded model's answers to evaluation pages in view.
 
 ## Training
 

@@ -6,8 +6,9 @@
 `--own` is what `training.tiny.align --prepare-only` wrote: SmolLM2's lists to harmful commands of the training sets and
 to harmless ones. Titles of both are worded alike, and so are the questions, so that the form tells nothing. Harmless
 answers on alarming subjects, refusals and labelled attack answers, all of `--rows`, stand under such questions too. No
-request of the published pages or of the embedded model's own evaluation is among them, nor one close to theirs. What
-`training.detector.evaluate --lists` measures on; no shipped weights learnt from them (docs/log says why).
+request of the published pages or of the embedded model's own evaluation is among them, nor one close to theirs. The
+words of the shipped detector learn from them (`words.py`; the encoder did not), dev rows help to set its threshold, and
+`training.detector.evaluate --lists` measures on the test part.
 """
 
 from __future__ import annotations
