@@ -181,6 +181,8 @@ def main() -> None:
     model = Reader.load(o.resume, table) if o.resume else Reader(vision_config(o.hidden, o.layers, o.units), table)
     if not o.memory_lr:
         model.memory = None  # made anew when the tower is done
+    elif model.memory is None:
+        raise SystemExit(f"--memory-lr: {o.resume or 'a new tower'} has no memory; training.tiny.refit makes one")
     if o.grow:
         model = model.grown(o.layers, o.units or model.tower.config.intermediate_size)
     model = model.to(o.device)
