@@ -15,7 +15,7 @@ pytest.importorskip("peft", reason="training needs the extra `train`")
 import torch
 from transformers import SiglipVisionModel
 
-from training.tiny import ranks, refit
+from training.tiny import ranks, refit, see
 from training.tiny.export import _filled, split_reader
 from training.tiny.memory import from_layer, tabulate
 from training.tiny.tower import Reader, config_of, vision_config
@@ -104,6 +104,20 @@ def test_a_memory_begins_as_a_table_and_learns_to_point_at_the_embeddings() -> N
     after = refit.told(r, seen)
     assert 1 - after["figstep"][0] < 0.7 * (1 - cosine)
     assert after["gaps"][1] > 0.8
+
+
+def test_a_tower_learns_along_with_its_memory_each_at_its_own_rate() -> None:
+    r, _ = a_reader_that_remembers()
+    groups = see.rated(r, Namespace(lr=1e-3, memory_lr=1e-2))
+    every = [p for group in groups for p in group["params"]]
+    assert len(every) == len({id(p) for p in every}) == len(list(r.parameters()))
+    rate = {id(p): (g["base"], g.get("weight_decay")) for g in groups for p in g["params"]}
+    assert r.memory is not None
+    assert rate[id(r.memory.fc1.weight)] == (1e-2, 0.0)
+    assert rate[id(r.chars.weight)] == (1e-3, None)
+    r.memory = None
+    (alone,) = see.rated(r, Namespace(lr=1e-3, memory_lr=1e-2))
+    assert alone["base"] == 1e-3
 
 
 def test_a_memory_is_an_encoder_layer_without_attention_and_back() -> None:
