@@ -51,7 +51,7 @@ def main() -> None:
     a.add_argument("--multi", type=int, default=12000)
     a.add_argument("--widen", type=float, default=1.0)
     a.add_argument("--typo", type=float, default=0.45)
-    a.add_argument("--short", type=float, default=0.3, help="share of TYPO pages of one to five words")
+    a.add_argument("--short", type=float, default=0.3, help="share of pages of few words")
     a.add_argument("--free", type=float, default=0.0, help="share of pages in any font and place")
     a.add_argument("--pictures", type=float, default=0.0, help="share of pictures of things")
     a.add_argument("--perfect", type=float, default=0.0, help="share of patches replaced by their words' embeddings")

@@ -62,7 +62,7 @@ def as_command(question: str, rng: random.Random) -> str | None:
 #: What pages have below such a phrase; typed, it makes the same terse request as text.
 LIST = " 1. 2. 3."
 #: Share of terse requests that are typed that way too.
-LISTED = 0.4
+TYPED_LISTS = 0.4
 
 
 #: The ways to ask for steps. "{}" begins with a verb.
@@ -139,11 +139,11 @@ def text_rows(data: Path, made: dict[str, list[tuple[str, str]]], seed: int = 0,
             command, follow = forms[1], rng.choice(FOLLOW)
             text = rng.choice([command + LIST, command.lower().removesuffix(".")])
             rows.append(closed(prompts, caption_of(text), follow, rng.choice(REFUSALS), "refuse_closed"))
-            if rng.random() < LISTED:
+            if rng.random() < TYPED_LISTS:
                 rows.append(chat("refuse", rng.choice(REFUSALS), command + LIST))
     for q, a in benign:
         rows.append(chat("benign", a, q if rng.random() < 0.5 else reworded(q, rng)))
-        if q.endswith(".") and rng.random() < LISTED:  # so that the subject tells, and not the form
+        if q.endswith(".") and rng.random() < TYPED_LISTS:  # so that the subject tells, and not the form
             rows.append(chat("benign", a, q + LIST))
     for q, a in scary:
         rows += [chat("scary", a, q)] * 2
