@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from training.tiny.export import LINEAR, Base, Lora, read_base, write_hf, write_lora, write_mmproj
+from training.tiny.export import LINEAR, Base, Lora, read_base, write_hf, write_lora
 from training.tiny.language import gguf_path
-from training.tiny.memory import Memory, as_layer
+from training.tiny.memory import Memory
+from training.tiny.mmproj import split_reader, write_mmproj
 from training.tiny.tower import ACTIVATION, Projector
 
 #: Nine patches an image: enough to test with, and quick.
@@ -61,15 +62,16 @@ def build() -> TinyLlava:
 
 
 def _eyes(width: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], SiglipVisionConfig]:
-    """Two layers and, as the embedded model has it, a wider one without attention: a memory."""
+    """Two layers and, as the embedded model has it, a memory: two more without attention, one of them wider."""
     shape = {"num_attention_heads": 4, "image_size": SIZE, "patch_size": 32, "hidden_size": 64}
     shape |= {"hidden_act": ACTIVATION, "layer_norm_eps": 1e-5, "vision_use_head": False}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tower = SiglipVisionModel(SiglipVisionConfig(**shape, intermediate_size=128, num_hidden_layers=2)).state_dict()
-        memory, projector = Memory(64, 320), Projector(64, width)
-    tower |= {f"encoder.layers.2.{k}": v for k, v in as_layer(memory.state_dict()).items()}
-    return tower, projector.state_dict(), SiglipVisionConfig(**shape, intermediate_size=320, num_hidden_layers=3)
+        tower = SiglipVisionModel(SiglipVisionConfig(**shape, intermediate_size=128, num_hidden_layers=2))
+        parts = {"tower": tower, "memory": Memory(64, [128, 320]), "projector": Projector(64, width)}
+    state = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
+    config = SiglipVisionConfig(**shape, intermediate_size=320, num_hidden_layers=4)
+    return *split_reader(state), config
 
 
 def _write_peft(base: Base, seed: int, folder: Path) -> None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -32,10 +31,8 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from .language import gguf_path
-from .memory import as_layer
-from .tower import ACTIVATION, MEAN, STD, config_of
-
-State = Mapping[str, torch.Tensor]
+from .mmproj import State, filled, finish, split_reader, tower_parts, write_mmproj
+from .tower import ACTIVATION, MEAN, STD
 
 IMAGE_TOKEN, IMAGE_TOKEN_ID = "<image>", 49152
 #: SmolLM2's tokens that begin and end a turn, pad, and stand for the unknown.
@@ -63,11 +60,6 @@ LINEAR = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
-}  # fmt: skip
-VISION_LAYER = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.out_proj": "attn_out", "layer_norm1": "ln1", "layer_norm2": "ln2", "mlp.fc1": "ffn_up",
-    "mlp.fc2": "ffn_down",
 }  # fmt: skip
 
 
@@ -127,86 +119,6 @@ def read_base(path: Path | None = None) -> Base:
     control = [t for t, kind in zip(tokens, get("tokenizer.ggml.token_type"), strict=True) if kind == 3]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control])
     return Base(config, state, tokenizer)
-
-
-def split_reader(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The tower's and the projector's own state dicts out of a training `Reader`'s; its memory is the last layer."""
-    part = lambda p: {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}  # noqa: E731
-    tower, memory = part("tower."), part("memory.")
-    if memory:
-        n = config_of(tower).num_hidden_layers
-        tower |= {f"encoder.layers.{n}.{k}": v for k, v in as_layer(memory).items()}
-    return tower, part("projector.")
-
-
-def _tower(state: State, config: SiglipVisionConfig | None) -> tuple[dict[str, torch.Tensor], SiglipVisionConfig]:
-    """Tensors without name prefixes, and the configuration: the given one or the usual one for tensors like these."""
-    clean = {k.removeprefix("tower.").removeprefix("vision_model."): v.detach().float().cpu() for k, v in state.items()}
-    if "embeddings.class_embedding" in clean:
-        raise ValueError("llama.cpp misplaces a class token (its issue 25814): use a tower without one (SigLIP)")
-    c = config or config_of(clean)
-    if c.hidden_act != ACTIVATION:
-        raise ValueError(f"llama.cpp computes GELU by the tanh formula, the tower was trained with {c.hidden_act!r}")
-    return clean, c
-
-
-def _filled(name: str, t: torch.Tensor, units: int) -> torch.Tensor:
-    """`t`, and where it belongs to a narrower MLP than `units`, filled up with units that write nothing.
-
-    Transformers has one width for all layers; llama.cpp takes each as it is, and need not compute with zeros.
-    """
-    if ".mlp." not in name or name.endswith("fc2.bias"):
-        return t
-    missing = units - t.shape[-1 if name.endswith("fc2.weight") else 0]
-    return F.pad(t, (0, missing) if name.endswith("fc2.weight") or t.dim() == 1 else (0, 0, 0, missing))
-
-
-def write_mmproj(tower: State, projector: State, path: Path, config: SiglipVisionConfig | None = None) -> None:
-    """Write tower and projector as llama.cpp's `mmproj` GGUF: matrices float16, everything else float32.
-
-    `config` is needed only where it is not the usual one for these sizes (it says how many heads there are). The last
-    layer's output is taken and the last norm is left out, as with `vision_feature_layer=-1`.
-    """
-    state, c = _tower(tower, config)
-    layers = c.num_hidden_layers
-    w = gguf.GGUFWriter(path, "clip")
-    w.add_type("mmproj")
-    w.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    w.add_bool("clip.has_vision_encoder", True)
-    w.add_string("clip.projector_type", "mlp")
-    w.add_bool("clip.use_gelu", True)
-    for key, value in {
-        "image_size": c.image_size, "patch_size": c.patch_size, "embedding_length": c.hidden_size,
-        "feed_forward_length": c.intermediate_size, "projection_dim": c.hidden_size, "block_count": layers,
-        "attention.head_count": c.num_attention_heads,
-    }.items():  # fmt: skip
-        w.add_uint32(f"clip.vision.{key}", value)
-    w.add_float32("clip.vision.attention.layer_norm_epsilon", c.layer_norm_eps)
-    w.add_array("clip.vision.image_mean", list(MEAN))
-    w.add_array("clip.vision.image_std", list(STD))
-    w.add_array("clip.vision.feature_layer", [layers])  # 0 is the input of the first layer
-
-    def add(name: str, t: torch.Tensor) -> None:
-        half = name.endswith(".weight") and t.dim() > 1 and "position" not in name
-        w.add_tensor(name, t.detach().float().cpu().numpy().astype(np.float16 if half else np.float32))
-
-    add("v.patch_embd.weight", state["embeddings.patch_embedding.weight"])
-    add("v.patch_embd.bias", state["embeddings.patch_embedding.bias"])
-    add("v.position_embd.weight", state["embeddings.position_embedding.weight"])
-    for kind in ("weight", "bias"):
-        for n in range(layers):
-            for theirs, ours in VISION_LAYER.items():
-                add(f"v.blk.{n}.{ours}.{kind}", state[f"encoder.layers.{n}.{theirs}.{kind}"])
-        add(f"mm.0.{kind}", projector[f"linear_1.{kind}"])
-        add(f"mm.2.{kind}", projector[f"linear_2.{kind}"])
-    _finish(w)
-
-
-def _finish(w: gguf.GGUFWriter) -> None:
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
 
 
 @dataclass(frozen=True)
@@ -269,7 +181,7 @@ def write_lora(
         b = (permute(b, rotary) if rotary else b) * (lora.scales[name] * a.shape[0] / common)
         w.add_tensor(f"blk.{layer}.{theirs}.weight.lora_a", a.numpy().astype(np.float16))
         w.add_tensor(f"blk.{layer}.{theirs}.weight.lora_b", b.contiguous().numpy().astype(np.float16))
-    _finish(w)
+    finish(w)
 
 
 def processor(tokenizer: Tokenizer, config: SiglipVisionConfig) -> LlavaProcessor:
@@ -304,9 +216,9 @@ def write_hf(
     Transformers and vLLM both map onto their own.
     """
     base = base or read_base()
-    state, c = _tower(tower, config)
+    state, c = tower_parts(tower, config)
     adapters = [(x if isinstance(x, Lora) else Lora.load(x), strength) for x, strength in loras]
-    tensors = {f"vision_tower.vision_model.{k}": _filled(k, v, c.intermediate_size) for k, v in state.items()}
+    tensors = {f"vision_tower.vision_model.{k}": filled(k, v, c.intermediate_size) for k, v in state.items()}
     for kind in ("weight", "bias"):  # the norm that LLaVA never runs, but that the architecture has
         idle = torch.full((c.hidden_size,), float(kind == "weight"))
         tensors.setdefault(f"vision_tower.vision_model.post_layernorm.{kind}", idle)

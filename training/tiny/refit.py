@@ -5,7 +5,7 @@
 Stage 1 asks that a patch be nearest to its word's embedding, and gets vectors that are nearest at a cosine of 0.2: a
 language of their own, which a language model takes an hour to learn. The tower knows more than its projector says.
 With the tower frozen its features can be kept, so that a step costs a hundredth of what it costs through the tower.
-From them a memory (`memory.py`) and a projector are made, and trained to say the embeddings themselves.
+From them a memory (`lexicon.py`) and a projector are made, and trained to say the embeddings themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from .language import load_model
-from .memory import tabulate
+from .lexicon import Lexicon, as_memory, learn
 from .pages import labels
 from .see import KINDS, Pages, vocabulary
 from .tower import Reader, normalise
@@ -116,7 +116,8 @@ def main() -> None:
     a.add_argument("--steps", type=int, default=0, help="make so many steps, however long they take")
     a.add_argument("--pages", type=int, default=16000)
     a.add_argument("--keep", action="store_true", help="go on with the memory and the projector that --tower has")
-    a.add_argument("--units", type=int, default=8192, help="of the memory")
+    a.add_argument("--units", type=int, default=28672, help="of the memory's last layer: pieces that it knows")
+    a.add_argument("--spell", type=float, default=6, help="minutes to learn how pieces are spelled, before --minutes")
     a.add_argument("--patches", type=int, default=1024, help="a step")
     a.add_argument("--lr", type=float, default=4e-3)
     a.add_argument("--near", type=float, default=4.0, help="weight of each patch's angle to its word's embedding")
@@ -146,8 +147,10 @@ def main() -> None:
     held = look(reader, vocab, o, 300, random.Random(20261121))
     print(f"{len(seen[0])} patches of {o.pages} pages; before: {told(reader, held)}", flush=True)
     if not o.keep:
-        reader.memory = tabulate(seen[0], seen[1], table, reader.projector, o.units)
-        print(f"as a table: {told(reader, held)}", flush=True)
+        lexicon = Lexicon(seen[0].shape[1], vocab.tokenizer.convert_ids_to_tokens(vocab.classes))
+        steps = learn(lexicon, seen[0], seen[1], minutes=o.spell)
+        reader.memory = as_memory(lexicon, seen[0], seen[1], table, reader.projector, o.units)
+        print(f"as a table, after {steps} steps: {told(reader, held)}", flush=True)
     steps = fit(reader, seen, o)
     print(f"after {steps} steps: {told(reader, held)}", flush=True)
     torch.save({"model": reader.state_dict()}, o.out / "reader.pt")

@@ -17,9 +17,10 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from .export import LINEAR, VISION_LAYER, unpermute
+from .export import LINEAR, unpermute
 from .language import load_model
-from .memory import from_layer
+from .memory import from_layers, silent
+from .mmproj import VISION_LAYER
 from .tower import Reader, config_of
 
 
@@ -30,8 +31,8 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def reader_state(path: Path) -> dict[str, torch.Tensor]:
-    """`tower.*`, `memory.*` and `projector.*` of a Reader out of an mmproj GGUF: a last layer that is wider than the
-    first is a memory."""
+    """`tower.*`, `memory.*` and `projector.*` of a Reader out of an mmproj GGUF: last layers whose attention says
+    nothing are a memory."""
     found, out = tensors(path), dict[str, torch.Tensor]()
     ours = {theirs: name for name, theirs in VISION_LAYER.items()}
     embeddings = {
@@ -48,10 +49,14 @@ def reader_state(path: Path) -> dict[str, torch.Tensor]:
             out[f"projector.linear_{1 if m[1] == '0' else 2}.{m[2]}"] = t
         else:
             raise ValueError(f"{path}: {name} is no tensor of a SigLIP-shaped tower or its projector")
-    first, last = (f"tower.encoder.layers.{n}." for n in (0, max(int(k.split(".")[3]) for k in out if ".layers." in k)))
-    if out[f"{last}mlp.fc1.weight"].shape != out[f"{first}mlp.fc1.weight"].shape:
-        layer = {k.removeprefix(last): out.pop(k) for k in list(out) if k.startswith(last)}
-        out |= {f"memory.{k}": t for k, t in from_layer(layer).items()}
+    layers, memory = 1 + max(int(k.split(".")[3]) for k in out if ".layers." in k), list[dict[str, torch.Tensor]]()
+    for prefix in (f"tower.encoder.layers.{n}." for n in reversed(range(layers))):
+        layer = {k.removeprefix(prefix): t for k, t in out.items() if k.startswith(prefix)}
+        if not silent(layer):
+            break
+        memory.insert(0, layer)
+        out = {k: t for k, t in out.items() if not k.startswith(prefix)}
+    out |= {f"memory.{k}": t for k, t in from_layers(memory).items()}
     return out
 
 

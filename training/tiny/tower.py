@@ -27,6 +27,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 #: Factor on cosines before the softmax. At 100 a patch's right piece has to be the nearest, no more, and a tower learns
 #: to read soonest; at 30 only a high cosine is a confident answer, and a language model can read what comes out.
 SHARPNESS = 100.0
+#: Learning rate of a memory's first layer, in that of its last, whose weights are as many times larger.
+CLEARLY = 0.2
 
 
 def vision_config(hidden: int = 256, layers: int = 6, units: int | None = None) -> SiglipVisionConfig:
@@ -96,9 +98,7 @@ class Reader(nn.Module):
 
     def remember(self, state: Mapping[str, torch.Tensor]) -> None:
         """Get the (empty) memory that a `state` has, if it has one."""
-        if "memory.fc1.weight" in state:
-            units, hidden = state["memory.fc1.weight"].shape
-            self.memory = Memory(hidden, units)
+        self.memory = Memory.like(state)
 
     @torch.no_grad()
     def grown(self, layers: int, units: int) -> Reader:
@@ -139,14 +139,16 @@ class Reader(nn.Module):
         return told
 
     def rates(self, lr: float) -> list[tuple[nn.Module, float]]:
-        """What stands between tower and language model, each part with its learning rate.
+        """What stands between tower and language model, each part with its learning rate; `lr` is the last layer's.
 
         A memory writes loudly and the projector that reads it has small weights: rates in proportion to the weights
         that each part begins with, or the smallest would be noise after one step.
         """
         if self.memory is None:
             return [(self.projector, lr)]
-        return [(self.memory, lr), (self.projector.linear_1, 0.02 * lr), (self.projector.linear_2, 0.1 * lr)]
+        *clear, wide = self.memory
+        parts: list[tuple[nn.Module, float]] = [(layer, CLEARLY * lr) for layer in clear]
+        return [*parts, (wide, lr), (self.projector.linear_1, 0.02 * lr), (self.projector.linear_2, 0.1 * lr)]
 
     def piece_logits(self, projected: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
         """(N, text) -> (N, len(among)): cosine to each embedding.
