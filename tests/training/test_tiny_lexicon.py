@@ -13,7 +13,7 @@ pytest.importorskip("peft", reason="training needs the extra `train`")
 import torch
 
 from training.tiny import refit
-from training.tiny.lexicon import Lexicon, as_memory, is_word, learn, spelling, worth_a_unit
+from training.tiny.lexicon import FIRST, LAST, MIDDLE, Lexicon, as_memory, is_word, learn, spelling, worth_a_unit
 from training.tiny.tower import Reader, vision_config
 
 HIDDEN, TEXT = 64, 48
@@ -40,7 +40,7 @@ def learnt() -> tuple[Lexicon, refit.Seen, list[int]]:
     seen = (shown(known), known, torch.zeros_like(known))
     torch.manual_seed(0)
     lexicon = Lexicon(HIDDEN, TOKENS)
-    assert learn(lexicon, seen[0], seen[1], steps=120, patches=256, negatives=200) == 120
+    assert learn(lexicon, seen[0], seen[1], minutes=0, steps=120, patches=256, negatives=200) == 120
     return lexicon, seen, unseen
 
 
@@ -64,7 +64,7 @@ def test_thresholds_are_above_zero_for_the_right_word_and_below_for_most_others(
     assert (above.argmax(-1) == pieces)[~words].float().mean() > 0.8, "of a blank, nothing is read"
 
 
-def test_a_memory_begins_as_a_table_and_learns_to_point_at_the_embeddings(
+def test_a_memory_knows_what_the_keys_know_and_learns_to_point_at_the_embeddings(
     learnt: tuple[Lexicon, refit.Seen, list[int]],
 ) -> None:
     lexicon, seen, _ = learnt
@@ -102,5 +102,10 @@ def test_letters_have_places() -> None:
     assert all(not torch.equal(spelled[a], spelled[b]) for a, b in pairs)
     differ = lambda a, b: int((spelled[a] != spelled[b]).sum())  # noqa: E731
     assert differ(1, 3) == 2, "a capital is one feature for another"
-    assert differ(1, 5) < differ(1, 2) + differ(1, 4)
+    number = lambda row, begin, places: spelled[row, begin : begin + 27 * places].view(places, 27).argmax(-1).tolist()  # noqa: E731
+    c, a, t, s = 3, 1, 20, 19
+    assert number(5, 0, FIRST) == [c, a, t, s] + [0] * (FIRST - 4)
+    assert number(5, 27 * FIRST, LAST) == [s, t, a, c]
+    assert number(5, 27 * (FIRST + LAST) + 2, MIDDLE) == [0, 0, c, a, t, s, 0]
+    assert number(4, 27 * (FIRST + LAST + MIDDLE) + 2, MIDDLE) == [0, 0, c, a, t, 0, 0]
     assert [is_word(t) for t in tokens] == [False, True, True, True, False, True, False, False]

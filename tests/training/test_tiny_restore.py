@@ -67,6 +67,7 @@ def test_an_adapter_comes_back_out_of_the_file_that_ships(trained: tuple[Path, t
 
 @pytest.mark.parametrize("units", [[], [320], [256, 320]])
 def test_tower_memory_and_projector_come_back_out_of_the_file_that_ships(units: list[int], tmp_path: Path) -> None:
+    torch.manual_seed(0)
     reader = Reader(vision_config(64, 2), torch.randn(3, WIDTH))
     if units:
         reader.memory = Memory(64, units)
@@ -78,7 +79,7 @@ def test_tower_memory_and_projector_come_back_out_of_the_file_that_ships(units: 
     for name, t in found.items():
         assert t.shape == state[name].shape, name
         eight = name.startswith("memory.") and t.dim() > 1
-        assert torch.allclose(t, state[name], atol=float(t.abs().max()) / 230 if eight else 1e-3), name
+        assert torch.allclose(t, state[name], atol=float(t.abs().max()) / 220 if eight else 1e-3), name
     write_mmproj(*split_reader(found), tmp_path / "again.gguf")
     again = reader_state(tmp_path / "again.gguf")
     assert all(torch.equal(t, found[name]) for name, t in again.items()), "what eight bits had, they have again"

@@ -56,6 +56,8 @@ def test_one_process_alone_changes_nothing() -> None:
 
 
 MEET = """
+import pathlib
+
 import torch
 from training.tiny import ranks
 ranks.join()
@@ -64,7 +66,8 @@ a.grad = torch.tensor([1.0, 2.0]) * (ranks.rank() + 1)
 if ranks.rank():
     b.grad = torch.tensor([4.0])
 share = ranks.average([a, b], 0.1 + 0.5 * ranks.rank())
-print(ranks.world(), a.grad.tolist(), b.grad.tolist(), round(share, 3), flush=True)
+told = f"{ranks.world()} {a.grad.tolist()} {b.grad.tolist()} {share:.3f}"
+(pathlib.Path(__file__).parent / f"{ranks.rank()}.txt").write_text(told)  # not on one pipe: lines may run together
 ranks.leave()
 """
 
@@ -80,7 +83,8 @@ def test_two_processes_average_and_stop_by_the_furthest_clock(tmp_path: Path) ->
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
-    assert out.stdout.splitlines() == ["2 [1.5, 3.0] [2.0] 0.6"] * 2
+    told = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert told == ["2 [1.5, 3.0] [2.0] 0.600"] * 2
 
 
 def a_reader_that_remembers() -> Reader:
@@ -117,7 +121,7 @@ def test_a_memory_is_encoder_layers_without_attention_and_back() -> None:
     of = lambda n: {k.removeprefix(f"encoder.layers.{n}."): v for k, v in tower.items() if f".layers.{n}." in k}  # noqa: E731
     back, was = from_layers([of(2), of(3)]), r.memory.state_dict()
     assert back.keys() == was.keys()
-    assert all(torch.allclose(back[k], v, atol=float(v.abs().max()) / 230) for k, v in was.items()), (
+    assert all(torch.allclose(back[k], v, atol=float(v.abs().max()) / 220) for k, v in was.items()), (
         "eight bits of each"
     )
     r.memory.load_state_dict(back)

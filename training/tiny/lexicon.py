@@ -3,8 +3,8 @@
 A tower that reads has every letter of a word in the patches that the word covers, each with its place in the word, and
 a linear layer finds them there. So a piece's key can be the sum of a few hundred vectors, one for each letter in each
 place: what is learnt from one word serves all others, and a rare word is known as well as a common one. (A key of each
-piece's own, the mean of its patches, knew 99 % of the commonest thousand words of the benchmarks and 15 % of those
-beyond the fourth thousand, on pages where the letters told 94 % of the latter.)
+piece's own, the mean of its patches, knew 97 % of the commonest thousand words on TYPO's pages and 15 % of those beyond
+the fourth thousand, of which the letters told 94 %.)
 
 Keys alone can only compete: the right word's is the largest, how large depends on how well the page is read. A unit of
 a memory has a threshold and cannot compare. A narrow layer before the keys that makes the letters clear is enough for
@@ -27,7 +27,7 @@ from .memory import Memory
 FIRST, LAST, MIDDLE = 12, 4, 7
 #: A letter's number: 0 is none, then a to z.
 NUMBER = {c: i for i, c in enumerate("\0abcdefghijklmnopqrstuvwxyz")}
-#: What no place of a word tells: whether it begins with a capital, and which mark a piece that is no word begins with.
+#: Marks that a piece that is no word can begin with; the last stands for a letter.
 MARKS = 40
 #: Units of the layer that makes letters clear.
 CLEAR = 2048
@@ -35,20 +35,21 @@ CLEAR = 2048
 LOUD = 10.0
 #: Length of a blank's embedding, in its own length, that is said where hardly a unit fires.
 EMPTY = 0.2
-#: How far above zero the right piece's key shall be.
-MARGIN = 4.0
+#: How far above zero the right piece's key shall be, and the weight of that and of others' being below.
+MARGIN, PUSH = 4.0, 0.3
 
 
 def is_word(token: str) -> bool:
-    """Whether a token can be a whole word: letters after a space."""
+    """Whether a token can be a whole word: letters after a space. The first piece of a word of several looks the same,
+    and is taken for the word that it spells."""
     return token.startswith("Ġ") and token[1:].isascii() and token[1:].isalpha()
 
 
 def spelling(tokens: Sequence[str]) -> torch.Tensor:
     """(pieces, features) of 0 and 1: the letters of each token, in their places; of token 0, no text, none.
 
-    Whole words have their letters counted from both ends; all have those around the middle, where words and the parts
-    of words that are cut into several differ in what the rest of the patch's word is.
+    Words have their letters counted from both ends. All have those around the piece's middle, where its patch is; words
+    apart from other pieces, whose neighbours on the page belong to their word.
     """
     words = (FIRST + LAST) * len(NUMBER)
     middle = words + 2
@@ -118,12 +119,12 @@ class Lexicon(nn.Module):
 
 
 def learn(
-    lexicon: Lexicon, features: torch.Tensor, pieces: torch.Tensor, *, minutes: float = 0.0, steps: int = 0,
-    patches: int = 2048, negatives: int = 5000, push: float = 0.3,
+    lexicon: Lexicon, features: torch.Tensor, pieces: torch.Tensor, *, minutes: float, steps: int = 0,
+    patches: int = 2048, negatives: int = 5000,
 ) -> int:  # fmt: skip
-    """Train it on (N, hidden) `features` of patches with (N,) `pieces`, for `steps` or `minutes`; returns the steps."""
-    rates = {"letters": 1e-2, "own": 1e-3}
-    groups = [{"params": [p], "base": rates.get(name, 1e-3)} for name, p in lexicon.named_parameters()]
+    """Train it on (N, hidden) `features` of patches with (N,) `pieces`, for `minutes`, or for `steps` if there are any;
+    returns the steps made."""
+    groups = [{"params": [p], "base": 1e-2 if name == "letters" else 1e-3} for name, p in lexicon.named_parameters()]
     opt = torch.optim.Adam(groups, fused=True)
     start, step, p = time.time(), 0, 0.0
     while (p := step / steps if steps else (time.time() - start) / (60 * minutes)) < 1:
@@ -132,7 +133,7 @@ def learn(
         rows = torch.randint(len(pieces), (patches,))
         with torch.autocast("cpu", torch.bfloat16):
             # Thresholds come in slowly: before letters are known, keeping all keys down is the easiest.
-            loss = lexicon.loss(features[rows].float(), pieces[rows], negatives, push * min(1.0, 2 * p))
+            loss = lexicon.loss(features[rows].float(), pieces[rows], negatives, PUSH * min(1.0, 2 * p))
         opt.zero_grad()
         loss.backward()
         opt.step()
@@ -179,7 +180,8 @@ def as_memory(
     wide.fc1.bias.fill_(-MARGIN)
     wide.fc1.weight[: len(kept)] = keys
     wide.fc1.bias[: len(kept)] = bias
-    # What is written are components of the embeddings, the main ones for the pieces as often as they come.
+    # What is written are components of the embeddings, the main ones for what is shown often, though less than as
+    # often as it is: words that were not shown have to be told apart, too.
     weight = (1 + count[kept]).float().sqrt().sqrt().unsqueeze(1)
     basis = torch.linalg.svd(weight * embeddings[kept], full_matrices=False).Vh[:hidden]
     codes = embeddings[kept] @ basis.T

@@ -38,10 +38,10 @@ class Memory(nn.Sequential):
         super().__init__(*(Wide(hidden, n) for n in units))
 
     @classmethod
-    def like(cls, state: Mapping[str, torch.Tensor], prefix: str = "memory.") -> Memory | None:
-        """An empty memory for the tensors of a `state`, None where it has none."""
+    def like(cls, state: Mapping[str, torch.Tensor]) -> Memory | None:
+        """An empty memory for the tensors `memory.*` of a `state`, None where it has none."""
         shapes = []
-        while (found := state.get(f"{prefix}{len(shapes)}.fc1.weight")) is not None:
+        while (found := state.get(f"memory.{len(shapes)}.fc1.weight")) is not None:
             shapes.append(found.shape)
         return cls(shapes[0][1], [units for units, _ in shapes]) if shapes else None
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import SiglipVisionConfig
 
-from .memory import as_layers
+from .memory import as_layers, silent
 from .tower import ACTIVATION, MEAN, STD, config_of
 
 State = Mapping[str, torch.Tensor]
@@ -28,7 +28,7 @@ Q8 = gguf.GGMLQuantizationType.Q8_0
 
 def split_reader(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The tower's and the projector's own state dicts out of a training `Reader`'s; its memory is the last
-    layers, in the values that eight bits can have, so that all runtimes compute with the same."""
+    layers, in the values that eight bits can have, so that runtimes differ by no more than the directory's dtype."""
     part = lambda p: {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}  # noqa: E731
     tower, memory = part("tower."), part("memory.")
     first = config_of(tower).num_hidden_layers
@@ -101,13 +101,14 @@ def write_mmproj(tower: State, projector: State, path: Path, config: SiglipVisio
     add("v.patch_embd.weight", state["embeddings.patch_embedding.weight"])
     add("v.patch_embd.bias", state["embeddings.patch_embedding.bias"])
     add("v.position_embd.weight", state["embeddings.position_embedding.weight"])
-    for kind in ("weight", "bias"):
+    kinds = ("weight", "bias")
+    parts = [f"{part}.{kind}" for part in VISION_LAYER for kind in kinds]
+    memory = [silent({k: state[f"encoder.layers.{n}.{k}"] for k in parts}) for n in range(layers)]
+    for kind in kinds:
         for n in range(layers):
-            layer = {k: state[f"encoder.layers.{n}.{k}.{kind}"] for k in VISION_LAYER}
-            memory = kind == "weight" and not layer["self_attn.out_proj"].any()
             for theirs, ours in VISION_LAYER.items():
-                name, t = f"v.blk.{n}.{ours}.{kind}", layer[theirs]
-                if memory and f"{theirs}.{kind}" in EIGHT_BITS and (eight := _eight_bits(t)) is not None:
+                name, t = f"v.blk.{n}.{ours}.{kind}", state[f"encoder.layers.{n}.{theirs}.{kind}"]
+                if memory[n] and f"{theirs}.{kind}" in EIGHT_BITS and (eight := _eight_bits(t)) is not None:
                     w.add_tensor(name, eight, raw_dtype=Q8)
                 else:
                     add(name, t)

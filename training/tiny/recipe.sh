@@ -2,10 +2,10 @@
 # The embedded model from nothing, in one command that can be stopped and started again: a stage that is done is skipped.
 #
 #   EYELID_DATA=DIR OUT=runs/tiny training/tiny/recipe.sh                          a CPU of two cores, about four hours
-#   EYELID_DATA=DIR OUT=runs/tiny DEVICE=cuda WORKERS=15 training/tiny/recipe.sh   a GPU, about half an hour
+#   EYELID_DATA=DIR OUT=runs/tiny DEVICE=cuda WORKERS=15 training/tiny/recipe.sh   a GPU, about an hour
 #
-# MINUTES_SEE, MINUTES_MORE, MINUTES_SPELL, MINUTES_REFIT, MINUTES_ALIGN and MINUTES_CONNECT change how long a stage learns; STAGES
-# picks some of them.
+# MINUTES_SEE, MINUTES_MORE, MINUTES_SPELL, MINUTES_REFIT (of settle, too), MINUTES_ALIGN and MINUTES_CONNECT change how long a
+# stage learns; STAGES picks some of them.
 # Of what it writes, $OUT/product is what ships; the rest may be left behind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -42,11 +42,11 @@ mkdir -p "$OUT"
 again=()
 if [ -e "$OUT/see/last.pt" ]; then again=(--resume "$OUT/see/last.pt"); fi
 stage see training.tiny.see --out "$OUT/see" "${see[@]}" "${first[@]}" "${common[@]}" "${again[@]}"
-# On the CPU in any case: the tower runs once over each page, and what is trained is one layer and a projector.
+# On the CPU in any case: the tower runs once over each page, and what is trained is two layers and a projector.
 refit=(--minutes "${MINUTES_REFIT:-8}" --pages "${PAGES_REFIT:-26000}" --widen 0.4 --free 0.1 --pictures 0.2)
 spell=(--spell "${MINUTES_SPELL:-6}")
 stage refit training.tiny.refit --tower "$OUT/see/last.pt" --out "$OUT/refit" "${refit[@]}" "${spell[@]}"
-# Tower and memory together, then both once more on what the tower has come to see.
+# Tower and memory together, then memory and projector once more on what the tower has come to see.
 again=(--resume "$OUT/refit/reader.pt" --level 0.9)
 if [ -e "$OUT/more/last.pt" ]; then again=(--resume "$OUT/more/last.pt"); fi
 stage more training.tiny.see --out "$OUT/more" --memory-lr 3e-3 --near 4 --sharpness 30 --final 1 "${see[@]}" "${more[@]}" \

@@ -113,7 +113,7 @@ def main() -> None:
     a.add_argument("--tower", type=Path, required=True, help="stage 1's checkpoint, or a reader.pt")
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--minutes", type=float, default=4, help="of training, after the pages are drawn")
-    a.add_argument("--steps", type=int, default=0, help="make so many steps, however long they take")
+    a.add_argument("--steps", type=int, default=0, help="make so many steps of each kind, however long they take")
     a.add_argument("--pages", type=int, default=16000)
     a.add_argument("--keep", action="store_true", help="go on with the memory and the projector that --tower has")
     a.add_argument("--units", type=int, default=28672, help="of the memory's last layer: pieces that it knows")
@@ -142,15 +142,17 @@ def main() -> None:
     reader = Reader.load(o.tower, table).eval()
     if o.keep and reader.memory is None:
         a.error(f"--keep: {o.tower} has no memory that could go on")
+    if not o.keep and not o.steps and o.spell <= 0:
+        a.error("--spell must be more than 0: without its letters no piece is known")
     seen = look_in(o.workers, reader, vocab, o)
     torch.set_num_threads(o.threads)
     held = look(reader, vocab, o, 300, random.Random(20261121))
     print(f"{len(seen[0])} patches of {o.pages} pages; before: {told(reader, held)}", flush=True)
     if not o.keep:
         lexicon = Lexicon(seen[0].shape[1], vocab.tokenizer.convert_ids_to_tokens(vocab.classes))
-        steps = learn(lexicon, seen[0], seen[1], minutes=o.spell)
+        steps = learn(lexicon, seen[0], seen[1], minutes=o.spell, steps=o.steps)
         reader.memory = as_memory(lexicon, seen[0], seen[1], table, reader.projector, o.units)
-        print(f"as a table, after {steps} steps: {told(reader, held)}", flush=True)
+        print(f"as made from its keys, after {steps} steps: {told(reader, held)}", flush=True)
     steps = fit(reader, seen, o)
     print(f"after {steps} steps: {told(reader, held)}", flush=True)
     torch.save({"model": reader.state_dict()}, o.out / "reader.pt")

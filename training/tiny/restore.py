@@ -3,7 +3,7 @@
     python -m training.tiny.restore --folder packages/eyelid-models/eyelid_models/tiny --out runs/shipped
 
 Writes `reader.pt` (tower and projector; heads that only stage 1 has are new and know nothing) and a PEFT folder for
-each adapter. The inverse of `training.tiny.export`, to float16's precision.
+each adapter. The inverse of `training.tiny.export`, to float16's precision, a memory's matrices to that of eight bits.
 """
 
 from __future__ import annotations

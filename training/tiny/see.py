@@ -165,7 +165,7 @@ def rated(model: Reader, o: argparse.Namespace) -> list[dict[str, Any]]:
         return [{"params": list(model.parameters()), "base": o.lr}]
     apart = model.rates(o.memory_lr)
     known = {p for part, _ in apart for p in part.parameters()}
-    # A memory's few loud weights are its table: decay would wear it away.
+    # A memory's few loud weights are its keys: decay would wear them away.
     groups = [{"params": list(part.parameters()), "base": rate, "weight_decay": 0.0} for part, rate in apart]
     return [{"params": [p for p in model.parameters() if p not in known], "base": o.lr}, *groups]
 
