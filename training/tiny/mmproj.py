@@ -27,9 +27,11 @@ Q8 = gguf.GGMLQuantizationType.Q8_0
 
 
 def split_reader(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The tower's and the projector's own state dicts out of a training `Reader`'s; its memory is the last
-    layers, in the values that eight bits can have, so that all runtimes are given the same numbers. (llama.cpp also rounds
-    what it multiplies them with.)"""
+    """The tower's and the projector's own state dicts out of a training `Reader`'s; its memory is the last layers.
+
+    A memory's matrices have the values that eight bits can have, so that all runtimes are given the same numbers.
+    (llama.cpp also rounds what it multiplies them with.)
+    """
     part = lambda p: {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}  # noqa: E731
     tower, memory = part("tower."), part("memory.")
     first = config_of(tower).num_hidden_layers
