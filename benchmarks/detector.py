@@ -3,7 +3,8 @@
     taskset -c 0 python -m benchmarks.detector [DIR ...]
 
 prints for each detector (default: the installed one) the median milliseconds for an answer of 200 tokens, the same as
-CPU time, resident memory, and answers a second in bulk; with several DIRs, ratios to the first.
+CPU time, resident memory, and answers a second in bulk; with several DIRs, ratios to the first. The answer is plainly
+harmless, as most are, so a detector of two stages reads it once; what the second takes where it is asked stands below.
 
 Wall time says what a user waits. CPU time is what one answer costs, and tells more where other programs share the core:
 time in which the core belonged to them is not in it, though caches that they emptied are.
@@ -20,6 +21,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eyelid.detectors.scorers.second import SecondStage
 
 QUESTION = "How do I keep a small garden alive through a hot and dry summer?"
 SENTENCE = "water the beds early in the morning so that the roots drink before the sun is high and the soil is warm"
@@ -39,7 +44,7 @@ WORDS = (
     "south",
     "east",
 )
-TOKENS, WARM, RUNS, BULK = 200, 5, 200, 100
+TOKENS, WARM, RUNS, BULK, SECOND_RUNS = 200, 5, 200, 100, 30
 
 
 def status(field: str) -> float:
@@ -82,9 +87,10 @@ async def measure(folder: str, runs: int) -> dict[str, float]:
     memory = status("VmRSS")
     before = time.process_time()
     many = [(QUESTION, f"{WORDS[n % len(WORDS)]} " + " ".join(words[: count - n % 50])) for n in range(BULK)]
-    for first in range(0, BULK, classifier.batch):
-        await classifier.scorer.score(many[first : first + classifier.batch])
+    await classifier.judge(many)
     bulk = BULK / (time.process_time() - before)
+    peak = status("VmHWM")
+    twice = await doubted(classifier.second, answer) if classifier.second else {}
     if "torch" in sys.modules:
         raise RuntimeError("this process should not have loaded torch")
     return {
@@ -92,9 +98,28 @@ async def measure(folder: str, runs: int) -> dict[str, float]:
         "fastest ms, wall": min(wall),
         "median ms, CPU": statistics.median(cpu),
         "resident MiB": memory,
-        "peak MiB": status("VmHWM"),
+        "peak MiB": peak,
         "answers a CPU second, bulk": bulk,
         "seconds to load": loaded,
+    } | twice
+
+
+async def doubted(second: SecondStage, answer: str) -> dict[str, float]:
+    """The same for the second stage, which reads only what the first does not find plainly harmless."""
+    start = time.perf_counter()
+    await asyncio.to_thread(second.open)
+    opened, wall, cpu = time.perf_counter() - start, list[float](), list[float]()
+    for n in range(SECOND_RUNS):
+        before = time.perf_counter(), time.process_time()
+        await second.harms([(QUESTION, f"{WORDS[n % len(WORDS)]} {answer}")], [0.5])
+        wall.append((time.perf_counter() - before[0]) * 1000)
+        cpu.append((time.process_time() - before[1]) * 1000)
+    return {
+        "second stage: median ms, wall": statistics.median(wall),
+        "second stage: median ms, CPU": statistics.median(cpu),
+        "second stage: seconds to open": opened,
+        "with it: resident MiB": status("VmRSS"),
+        "with it: peak MiB": status("VmHWM"),
     }
 
 
@@ -119,10 +144,10 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.detector", folder, "--one", "--runs", str(o.runs)]
         found.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     names = [Path(f).name for f in folders]
-    print(f"{'':28}" + "".join(f"{n:>14}" for n in names) + ("    ratio to the first" if len(names) > 1 else ""))
-    for key, first in found[0].items():
-        ratios = "".join(f"{f[key] / first:9.2f}" for f in found[1:])
-        print(f"{key:28}" + "".join(f"{f[key]:14.2f}" for f in found) + ratios)
+    print(f"{'':32}" + "".join(f"{n:>14}" for n in names) + ("    ratio to the first" if len(names) > 1 else ""))
+    for key in dict.fromkeys(k for f in found for k in f):
+        ratios = "".join(f"{f[key] / found[0][key]:9.2f}" for f in found[1:] if key in f and key in found[0])
+        print(f"{key:32}" + "".join(f"{f.get(key, float('nan')):14.2f}" for f in found) + ratios)
 
 
 if __name__ == "__main__":

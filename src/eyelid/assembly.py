@@ -44,7 +44,7 @@ def assemble(
         raise ConfigError(f"unknown defence {defense!r}", hint=f"known: {', '.join(presets.DEFENSES)}")
     if isinstance(model, str):
         prompts = prompts or prompts_for(model)
-        options = options or measured_for(model).over(presets.Options())
+        options = options or measured_for(model).over(presets.Options(), shipped=detector is None)
     # The detector first: nobody waits for a model only to read that a file is missing.
     found = trained_detector(detector, detector_key) if defense in TRAINED else None
     other = open_backend(rewriter) if isinstance(rewriter, str) else rewriter

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .errors import ConfigError, MissingDependency
 
@@ -57,6 +58,16 @@ class Manifest:
         return ((self.base,) if self.base else ()) + self.files
 
     @property
+    def lent(self) -> tuple[tuple[File, str], ...]:
+        """(file, package) of other packages that it does better with, and works without: a second stage's base."""
+        stage = self.runtime.get("second_stage")
+        entry = stage.get("base") if isinstance(stage, Mapping) else None
+        try:
+            return ((borrowed(entry), str(entry["package"])),) if isinstance(entry, Mapping) else ()
+        except (LookupError, TypeError, ValueError, OverflowError):  # told where the stage is opened
+            return ()
+
+    @property
     def runtime(self) -> Mapping[str, object]:
         """How to load it; empty when the manifest says nothing."""
         found = self.raw.get("runtime", {})
@@ -65,7 +76,10 @@ class Manifest:
 
 def package_folder(package: str) -> Path | None:
     """The folder of an installed package, found without importing it; None if it is not installed."""
-    spec = importlib.util.find_spec(package.replace("-", "_"))
+    try:
+        spec = importlib.util.find_spec(package.replace("-", "_"))
+    except (ImportError, ValueError):  # a dot in the name
+        spec = None
     places = list(spec.submodule_search_locations or ()) if spec else []
     return Path(places[0]) if places else None
 
@@ -107,10 +121,7 @@ def read(folder: Path) -> Manifest:
         )
         base, package = None, ""
         if entry := raw.get("runtime", {}).get("base"):
-            package = str(entry["package"])
-            home = package_folder(package) or Path(package)
-            size = int(entry["bytes"]) if "bytes" in entry else None
-            base = File(str(entry["file"]), home / str(entry["file"]), str(entry["sha256"]), size)
+            base, package = borrowed(entry), str(entry["package"])
         name, version, licence = (str(raw[k]) for k in ("name", "version", "licence"))
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}", hint="install the model again") from None
@@ -124,27 +135,45 @@ def read(folder: Path) -> Manifest:
     return model
 
 
+def borrowed(entry: Mapping[str, Any]) -> File:
+    """A file of another package, as a manifest names it: `package`, `file`, `sha256` and maybe `bytes`.
+
+    Raises KeyError, TypeError or ValueError for an entry that is none.
+    """
+    package, name = str(entry["package"]), str(entry["file"])
+    if not package or name != Path(name).name:
+        raise ValueError(f"no file of a package: {name!r} of {package!r}")
+    size = int(entry["bytes"]) if "bytes" in entry else None
+    return File(name, (package_folder(package) or Path(package)) / name, str(entry["sha256"]), size)
+
+
 def verify(model: Manifest) -> None:
     """Check every file of a model, its base included, against the published hashes.
 
     Raises MissingDependency when a file is not there, ConfigError when its content is not what was published.
     """
     for file in model.all_files:
-        state = check(file)
-        how = how_to_install(model.base_package if file is model.base else model.package)
-        if state == "missing":
-            raise MissingDependency(f"{model.name} needs {file.name}, which is not installed", hint=how)
-        if state != "ok":
-            problem = f"{file.path} is not the published file ({state} differs)"
-            raise ConfigError(problem, hint=f"it may be damaged or of another version; again: {how}")
+        verify_file(file, model.name, model.base_package if file is model.base else model.package)
+
+
+def verify_file(file: File, user: str, package: str) -> None:
+    """The same for one file of `package` that the model `user` needs."""
+    state, how = check(file), how_to_install(package)
+    if state == "missing":
+        raise MissingDependency(f"{user} needs {file.name}, which is not installed", hint=how)
+    if state != "ok":
+        problem = f"{file.path} is not the published file ({state} differs)"
+        raise ConfigError(problem, hint=f"it may be damaged or of another version; again: {how}")
 
 
 def check(file: File) -> str:
     """ "ok", "missing", "size" or "sha256": the first thing that is wrong with a file."""
     try:
         size = file.path.stat().st_size
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return "missing"
+    except OSError as e:
+        raise ConfigError(f"cannot read {file.path}: {e.strerror}", hint="may this user read it?") from None
     if file.bytes is not None and size != file.bytes:
         return "size"
     return "ok" if sha256(file.path) == file.sha256 else "sha256"

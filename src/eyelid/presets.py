@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .detectors.cascade import Cascade
+from .detectors.classifier import Classifier
 from .detectors.constant import Always
 from .detectors.self_judge import Mode, SelfJudge
 from .errors import ConfigError
@@ -35,7 +36,8 @@ DEFENSES: dict[str, str] = {
 class Options:
     """What the presets can be tuned by. Styles and modes are those of `SelfJudge` and `EyesClosed`.
 
-    `low` and `high` bound the classifier's uncertain band in hybrid. `verify` False delivers a remedy's answer
+    `low` and `high` bound the classifier's uncertain band in hybrid; `detector_threshold` is the classifier's in
+    protector (None: its own). `verify` False delivers a remedy's answer
     unjudged, as the published methods do, and says so in the trace. `judge_tokens` bounds a verdict that is read as
     text, `caption_tokens` a caption; models that think before they answer need hundreds of either.
     """
@@ -46,6 +48,7 @@ class Options:
     caption_style: Literal["fresh", "continuation"] = "fresh"
     low: float = 0.2
     high: float = 0.8
+    detector_threshold: float | None = None
     verify: bool = True
     judge_tokens: int = 12
     caption_tokens: int = 200
@@ -54,6 +57,9 @@ class Options:
         """Raises ConfigError here, where a configuration still knows the line, and not when a guard is built."""
         if not 0 < self.judge_threshold <= 1:
             raise ConfigError(f"judge_threshold must be in (0, 1], got {self.judge_threshold}", hint="try 0.5")
+        if self.detector_threshold is not None and not 0 < self.detector_threshold <= 1:
+            fault = f"detector_threshold must be in (0, 1], got {self.detector_threshold}"
+            raise ConfigError(fault, hint="leave it out for the detector's own")
         if not 0 <= self.low <= self.high <= 1:
             fault = f"low and high must be 0 <= low <= high <= 1, got {self.low} and {self.high}"
             raise ConfigError(fault, hint="try 0.2 and 0.8")
@@ -66,19 +72,26 @@ class Options:
 class Measured:
     """What was measured for one model and is taken where nothing else was given; None: nothing was measured.
 
-    `judge_threshold` is the self-judge's; below `low` the classifier misses few of this model's harmful answers.
+    `judge_threshold` is the self-judge's; below `low` the shipped classifier misses few of this model's harmful
+    answers, from `detector_threshold` on it raises few of its harmless ones.
     """
 
     judge_threshold: float | None = None
     low: float | None = None
+    detector_threshold: float | None = None
 
-    def over(self, options: Options) -> Options:
-        """`options` with what was measured; a measured `low` never crosses their `high`."""
+    def over(self, options: Options, *, shipped: bool = True) -> Options:
+        """`options` with what was measured; a measured `low` never crosses their `high`.
+
+        `shipped` False: the classifier is another one than ships, so that what was measured of its harm says nothing.
+        """
         found: dict[str, float] = {}
         if self.judge_threshold is not None:
             found["judge_threshold"] = self.judge_threshold
-        if self.low is not None:
+        if self.low is not None and shipped:
             found["low"] = min(self.low, options.high)
+        if self.detector_threshold is not None and shipped and options.detector_threshold is None:
+            found["detector_threshold"] = self.detector_threshold
         return replace(options, **found) if found else options  # type: ignore[arg-type]
 
 
@@ -131,6 +144,11 @@ def build(
     if defense == "hybrid":
         cascade = Cascade(detector, judge, low=o.low, high=o.high)
         return guard(cascade, eyes_closed, cascade)
+    if o.detector_threshold is not None:
+        if not isinstance(detector, Classifier):
+            fault = f"detector_threshold is a trained classifier's, and the detector is {detector.name}"
+            raise ConfigError(fault, hint="leave it out, or set the threshold where the detector is made")
+        detector = detector.at(o.detector_threshold)
     from .remedies.detoxify import Detoxify
 
     return guard(detector, Detoxify(rewriter or backend, prompts=prompts), detector)

@@ -62,6 +62,6 @@ class DefenseConfig:
 
     def tuned(self, measured: Measured) -> Options:
         """The preset's options: what was given, then what was `measured` for the model, then the defaults."""
-        found = measured.over(self.options)
+        found = measured.over(self.options, shipped=self.detector is None)
         given = {"judge_threshold": self.judge_threshold, "low": self.low}
         return dataclasses.replace(found, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]

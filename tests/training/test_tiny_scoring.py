@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("gguf", reason="training needs the extra `train`")
 
 from training.tiny import scoring
-from training.tiny.bound import bound
+from training.tiny.bound import bound, threshold
 
 ASKED = "Steps to sharpen kitchen knives."
 
@@ -48,3 +48,9 @@ def test_the_bound_leaves_no_more_below_it_than_is_allowed() -> None:
     harms = [(i + 0.5) / 100 for i in range(100)]
     assert sum(h < bound(harms, 0.05) for h in harms) == 5
     assert bound([0.0312, 0.5], 0.0) == 0.03
+
+
+def test_the_threshold_raises_no_more_of_the_harmless_ones_than_wanted_and_no_fewer() -> None:
+    harms = sorted(i / 100 + 0.001 for i in range(100))
+    assert sum(h >= threshold(harms, 0.03) for h in harms) == 3
+    assert threshold([0.031, 0.5], 0.0) == 0.51

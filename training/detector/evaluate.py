@@ -11,6 +11,7 @@ verdict is neither right nor wrong.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 from collections.abc import Sequence
@@ -19,13 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from eyelid.detectors.classifier import load_classifier
-from eyelid.detectors.scorers import Calibration
-from eyelid.detectors.scorers.onnx import Onnx, read_manifest
-from eyelid.formatting import windows
-from eyelid.train.calibration import figures, sigmoid, wilson
+from eyelid.train.calibration import figures, wilson
 from eyelid.train.rows import Row
 from eyelid.train.scoring import breakdown, show
 from eyelid.train.splits import key, part
+from eyelid.types import Label
 
 from . import pyrit, sets
 
@@ -76,17 +75,10 @@ def _asked(safe: bool) -> str:
     return "safe question" if safe else "unsafe question"
 
 
-def scored(folder: Path, found: Sequence[Row]) -> tuple[list[float], list[bool]]:
-    """Harm of each row through the serving scorer, and whether the verdict is unknown."""
-    classifier, known = load_classifier(folder), Calibration.read(read_manifest(folder).runtime, str(folder))
-    scorer: Onnx = classifier.scorer  # type: ignore[assignment]
-    harms, unknown = [], []
-    for r in found:
-        cut = windows(r.question, r.answer, tokens=scorer.tokens, room=scorer.room, overlap=scorer.overlap)
-        logit = max(row[0] for row in scorer.logits(cut.pairs))
-        harms.append(known.harm(sigmoid(logit / known.temperature)))
-        unknown.append(cut.unread > classifier.max_unread and harms[-1] < classifier.threshold)
-    return harms, unknown
+def scored(detector: Path | str, found: Sequence[Row]) -> tuple[list[float], list[bool]]:
+    """Harm of each row as the serving code has it, all stages; and whether the verdict is unknown (harm 0 then)."""
+    verdicts = asyncio.run(load_classifier(detector).judge([(r.question, r.answer) for r in found]))
+    return [v.harm or 0.0 for v in verdicts], [v.label is Label.UNKNOWN for v in verdicts]
 
 
 def value(found: dict[str, Any], name: str) -> str:
@@ -127,16 +119,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(a)
-    a.add_argument("--detector", type=Path, required=True)
+    a.add_argument("--detector", type=Path, required=True, help="a folder")
+    a.add_argument("--stages", type=int, default=2, choices=(1, 2), help="1: the first stage alone")
     a.add_argument("--lists", type=Path, help="what training.detector.lists wrote")
     a.add_argument("--baselines", type=Path, help="what training.detector.baselines wrote")
     a.add_argument("--out", type=Path, help="default: figures.json beside the detector")
     o = a.parse_args()
-    threshold = float(read_manifest(o.detector).runtime["threshold"])
+    detector = f"onnx:{o.detector}?stages={o.stages}"
+    opened = load_classifier(detector)
+    if opened.note:
+        raise SystemExit(f"both stages are wanted: {opened.note}")
+    threshold = opened.threshold
     out: dict[str, Any] = {"threshold": threshold}
     others = sorted(o.baselines.glob("*.json")) if o.baselines else []
     for name, rows in held_out(o.data, o.rows, o.pyrit, o.lists).items():
-        harms, unknown = scored(o.detector, rows)
+        harms, unknown = scored(detector, rows)
         kept = [i for i, u in enumerate(unknown) if not u]
         print(f"\n{name}: {len(rows)} rows, {len(rows) - len(kept)} with an unknown verdict, left out below")
         own, scores = [rows[i] for i in kept], [harms[i] for i in kept]

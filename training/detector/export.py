@@ -123,7 +123,7 @@ def main() -> None:
     a.add_argument("--alarms", type=float, default=0.03)
     a.add_argument("--alarming", type=float, default=0.085)
     a.add_argument("--compare", type=int, default=200, help="dev rows on which 8 bits and float are compared")
-    a.add_argument("--version", default="0.6")
+    a.add_argument("--version", default="0.7")
     o = a.parse_args()
     o.out.mkdir(parents=True, exist_ok=True)
     dev = [r for r in read(o.rows) if part(r.key) == "dev"]

@@ -1,6 +1,6 @@
 #!/bin/sh
 # How the shipped detector came about, in order. EYELID_DATA names the folder of public sets; run in the repository.
-# About two hours of one core; training needs 6 GB. Figures: packages/eyelid-models/.../MODEL_CARD.md.
+# About two hours of one core, and another of two; training needs 6 GB. Figures: packages/eyelid-models/.../MODEL_CARD.md.
 set -eu
 R=runs/detector
 WHEEL=$R/pyrit-1.1.0-py3-none-any.whl
@@ -36,10 +36,16 @@ python -m training.tiny.align --data "$EYELID_DATA" --out $R/own --benign 1500 -
 python -m training.detector.lists --own $R/own/own_answers.json --rows $R/data/rows.jsonl --out $R/lists.jsonl
 cat $R/data/rows.jsonl $R/lists.jsonl > $R/all.jsonl
 
+# The second stage: a little of SmolLM2's middle layers, for what the first does not find plainly harmless.
+python -m training.detector.second states --rows $R/all.jsonl --pyrit $WHEEL --out $R/middle
+python -m training.detector.second train --states $R/middle --out $R/second1.pt --epochs 1.2
+python -m training.detector.second train --states $R/middle --start $R/second1.pt --out $R/second.pt --epochs 0.74 --lr 5e-4 --seed 1
+
 OUT=packages/eyelid-models/eyelid_models/detector
 python -m training.detector.export --rows $R/data/rows.jsonl --model $R/final --tokenizer $R/base --out $R/encoder
 python -m training.detector.words --rows $R/all.jsonl --encoder $R/encoder --base $R/base --out $R/words.npz
 python -m training.detector.export --rows $R/all.jsonl --model $R/final --tokenizer $R/base --words $R/words.npz --out $OUT
+python -m training.detector.stages --rows $R/all.jsonl --second $R/second.pt --detector $OUT --version 0.7
 python -m training.detector.baselines --rows $R/data/rows.jsonl --pyrit $WHEEL --out $R/baselines
 python -m training.detector.evaluate --rows $R/data/rows.jsonl --pyrit $WHEEL --baselines $R/baselines \
   --lists $R/lists.jsonl --detector $OUT

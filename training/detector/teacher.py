@@ -52,6 +52,19 @@ def encoded(tokenizer, row: Row) -> tuple[list[int], int]:  # type: ignore[no-un
     return first + (told or between[-1:]), len(first)
 
 
+def chosen(folder: Path, rows: Path, wheel: Path | None, plain: int) -> list[Row]:
+    """The rows that a language model reads: labelled ones, `plain` answers of HH-RLHF, and samples to look at."""
+    compared = data.pairs(folder, 10_000)
+    open_ = [Row(p.question, x, 0.5, "hh-rlhf", p.key, 0.7, "soft") for p in compared for x in (p.better, p.worse)]
+    rng, some = random.Random(0), []
+    open_ = rng.sample(open_, min(plain, len(open_)))
+    for name, found in evaluate.held_out(folder, rows, wheel).items():
+        if name not in ("own test", "attack answers"):
+            some += [replace(r, source=name, kind="evaluation") for r in rng.sample(found, min(len(found), 350))]
+    own = [r for r in evaluate.read(rows) if r.kind not in MADE or (r.kind in SOME and rng.random() < 0.35)]
+    return own + [r for r in open_ if len(r.answer) > 30] + some
+
+
 @torch.inference_mode()
 def write_states(rows: Sequence[Row], out: Path, batch: int = 8) -> None:
     """Run the frozen layers over every row: `out`/states.bin, bfloat16 as int16, and where each row's tokens lie."""
@@ -218,15 +231,7 @@ def main() -> None:
     torch.set_num_threads(o.threads)
     o.out.mkdir(parents=True, exist_ok=True)
     if o.what == "states":
-        compared = data.pairs(Path(o.data), 10_000)
-        plain = [Row(p.question, x, 0.5, "hh-rlhf", p.key, 0.7, "soft") for p in compared for x in (p.better, p.worse)]
-        rng, some = random.Random(0), []
-        plain = rng.sample(plain, min(o.plain, len(plain)))
-        for name, found in evaluate.held_out(Path(o.data), o.rows, o.pyrit).items():
-            if name not in ("own test", "attack answers"):
-                some += [replace(r, source=name, kind="evaluation") for r in rng.sample(found, min(len(found), 350))]
-        own = [r for r in evaluate.read(o.rows) if r.kind not in MADE or (r.kind in SOME and rng.random() < 0.35)]
-        write_states(own + [r for r in plain if len(r.answer) > 30] + some, o.out)
+        write_states(chosen(Path(o.data), o.rows, o.pyrit, o.plain), o.out)
         return
     if o.what == "label" and o.rows is None:
         a.error("label needs --rows")

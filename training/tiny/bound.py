@@ -1,25 +1,32 @@
-"""Where `hybrid` should begin to ask the embedded model itself, by a rule and on answers that were in no benchmark.
+"""Where `hybrid` begins to ask the embedded model itself, and what `protector` calls harmful on its answers.
 
-    python -m training.tiny.bound --own runs/align/own_answers.json
+    python -m training.tiny.bound --lists runs/detector/lists.jsonl
 
-The rule: the largest lower bound below which the shipped classifier has at most 5 % of the lists that SmolLM2 wrote to
-harmful requests of the training sets (`base_lists`, under a question that says nothing, as a page's). What it costs is
-printed beside it: the share of its lists on harmless topics that the judge will be asked about. Nothing is generated.
+Two rules, on lists that neither the detector nor a benchmark has seen (`training.detector.lists`, the test part:
+SmolLM2's to harmful commands and to harmless topics), each under a question that says nothing, as a page's:
+
+- `low`: the largest bound below which the shipped classifier has at most `--missed` of the harmful lists;
+- `detector_threshold`: the lowest from which on it has at most `--raised` of the harmless ones. The detector's own is
+  set by what large models write on dark subjects, and lists that a small model fills in are far from that.
+
+What either costs is printed beside it. Nothing is generated.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from eyelid.assembly import trained_detector
+from eyelid import models
+from eyelid.detectors.classifier import load_classifier
 from eyelid.protocols import Detector, Exchange, StepLog
+from eyelid.train.splits import part
 from eyelid.types import Request, Response, user
+from training.detector.evaluate import read
 
-from .scoring import refused
 from .topics import FOLLOW
 
 
@@ -39,22 +46,33 @@ def bound(harmful: list[float], missed: float) -> float:
     return math.floor(harmful[math.floor(missed * len(harmful))] * 100) / 100
 
 
+def threshold(harmless: list[float], raised: float) -> float:
+    """The lowest number of two decimals with at most `raised` of `harmless`, ascending, at it or above."""
+    last = harmless[len(harmless) - 1 - math.floor(raised * len(harmless))]
+    return next((i / 100 for i in range(1, 100) if i / 100 > last), 1.0)
+
+
+def shares(at: float, *groups: Sequence[float]) -> list[float]:
+    return [sum(h >= at for h in x) / len(x) for x in groups]
+
+
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--own", type=Path, required=True, help="own_answers.json, which training.tiny.align writes")
+    a.add_argument("--lists", type=Path, required=True, help="lists.jsonl, which training.detector.lists writes")
     a.add_argument("--missed", type=float, default=0.05)
+    a.add_argument("--raised", type=float, default=0.03)
     o = a.parse_args()
-    made = json.loads(o.own.read_text())
-    detector = trained_detector()
-    bad, good = (
-        asyncio.run(harms(detector, [t for _, t in made[k] if t and not refused(t)])) for k in ("base_lists", "pages")
-    )
-    low = bound(bad, o.missed)
-    asked = {k: sum(h >= low for h in x) / len(x) for k, x in (("harmful", bad), ("harmless", good))}
-    before = {k: sum(h >= 0.2 for h in x) / len(x) for k, x in (("harmful", bad), ("harmless", good))}
+    rows = [r for r in read(o.lists) if r.kind == "list" and part(r.key) == "test"]
+    detector = load_classifier(models.find("detector"))
+    if detector.note:
+        raise SystemExit(f"both stages are wanted: {detector.note}")
+    bad, good = (asyncio.run(harms(detector, [r.answer for r in rows if (r.harm >= 0.5) == x])) for x in (True, False))
     print(f"{len(bad)} lists on harmful requests, {len(good)} on harmless topics")
-    for name, at, row in (("default", 0.2, before), ("measured", low, asked)):
-        print(f"low {at} ({name}): {row['harmful']:.1%} of the harmful, {row['harmless']:.1%} of the harmless reach it")
+    rules = {"low": (0.2, bound(bad, o.missed)), "detector_threshold": (detector.threshold, threshold(good, o.raised))}
+    for name, both in rules.items():
+        for what, at in zip(("default", "measured"), both, strict=True):
+            harmful, harmless = shares(at, bad, good)
+            print(f"{name} {at} ({what}): {harmful:.1%} of the harmful, {harmless:.1%} of the harmless reach it")
 
 
 if __name__ == "__main__":

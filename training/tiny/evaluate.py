@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from eyelid import assemble, images, presets, tiny
+from eyelid.cli.shared import Shared
 from eyelid.detectors.self_judge import SelfJudge
 from eyelid.protocols import Backend, Exchange, StepLog
 from eyelid.types import Action, ImagePart, Request, Response, user
@@ -126,13 +127,20 @@ async def judging(model: Backend, trials: Sequence[tuple[Request, Response, bool
 
 
 async def defending(model: Backend, m: Material, names: Sequence[str], options: presets.Options) -> Figures:
-    """Each defence on both kinds of page; what a harmless page's answer loses is in points of `about`."""
+    """Each defence on both kinds of page; what a harmless page's answer loses is in points of `about`.
+
+    All defences stand around the same undefended answers: with answers of their own, rounding in llama.cpp's prompt
+    cache alone can cost three points.
+    """
     defended: dict[str, dict[str, float]] = {}
+    shared = Shared(model)
+    attacks, harmless_pages = ([asking(p, FOLLOW) for p in pages] for pages in (m.pages, m.harmless))
+    for request in (*attacks, *harmless_pages):
+        shared.share(request)
     advice = [row["category_name"] in ADVICE for row in m.rows]
     for name in ("none", *names):
-        guard = assemble(model, name, prompts=tiny.prompts(), options=options)
-        bad = await answers(guard, [asking(p, FOLLOW) for p in m.pages])
-        kind = await answers(guard, [asking(p, FOLLOW) for p in m.harmless])
+        guard = assemble(shared, name, prompts=tiny.prompts(), options=options)
+        bad, kind = await answers(guard, attacks), await answers(guard, harmless_pages)
         actions = [r.trace.action if r.trace else Action.PASSED for r in (*bad, *kind)]
         held = [refused(r.text) or a is Action.REFUSED for r, a in zip(bad, actions, strict=False)]
         did = [complied(row["instruction"], r.text) for row, r in zip(m.rows, bad, strict=True)]

@@ -71,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _rows(m: models.Manifest) -> list[Row]:
     rows = []
-    for file in m.all_files:
-        package = m.base_package if file is m.base else m.package
+    own = [(f, m.base_package if f is m.base else m.package) for f in m.all_files]
+    for file, package in (*own, *m.lent):
         version, licence = models.distribution(package)
         size = file.path.stat().st_size if file.path.is_file() else None
-        licence = licence if file is m.base else m.licence
+        licence = m.licence if file in m.files else licence
         rows.append(Row(m, file, package.replace("_", "-"), version, licence, size, models.check(file)))
     return rows
 

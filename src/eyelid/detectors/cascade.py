@@ -12,8 +12,9 @@ from ..types import Label, Verdict
 class Cascade:
     """Takes `first`'s harm when it is below `low` (harmless) or above `high` (harmful), else `second`'s verdict.
 
-    An unknown verdict of `first` goes to `second` too. An error of `first` is not swallowed: a broken detector is the
-    guard's failure policy's business. The verdict's `threshold` is the bound that decided, and its `reason` names both.
+    An unknown verdict of `first` goes to `second` too, as does one that `first` calls harmful below `low`. An error of
+    `first` is not swallowed: a broken detector is the guard's failure policy's business. The verdict's `threshold` is
+    the bound that decided, and its `reason` names both.
     """
 
     needs_answer = True
@@ -34,7 +35,7 @@ class Cascade:
         decided: Verdict | None = None
         if verdict.harm is not None and verdict.harm > self.high:
             decided = replace(verdict, label=Label.HARMFUL, threshold=self.high, reason=reason)
-        elif verdict.harm is not None and verdict.harm < self.low and verdict.label is not Label.UNKNOWN:
+        elif verdict.harm is not None and verdict.harm < self.low and verdict.label is Label.HARMLESS:
             decided = replace(verdict, label=Label.HARMLESS, threshold=self.low, reason=reason)
         # The step must not show a bound that nobody went by. What `first` itself flagged stays flagged in the trace:
         # it is never released, whatever breaks from here on.

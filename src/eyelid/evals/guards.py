@@ -135,7 +135,7 @@ class Models:
         check(spec, defenses)
         loading = {"n_parallel": at_once} if specs.parse(spec).backend in ("tiny", "llamacpp") else {}
         set_of = load_prompts(Path(prompts)) if prompts else specs.prompts_for(spec)
-        options = specs.measured_for(spec).over(Options())
+        options = specs.measured_for(spec).over(Options(), shipped=detector is None)
         self._detector: Detector | None = trained_detector(detector) if TRAINED & set(defenses) else None
         self.memo = Memo(backend or specs.open_backend(spec, **loading), memo)
         self.guards: dict[str, Guard] = {

@@ -272,7 +272,10 @@ def _manifest(plan: Plan, parts: Sequence[_Loaded], judges: Sequence[judging.Jud
 def _weights(plan: Plan) -> dict[str, str]:
     """SHA-256 of the shipped models' files that this run may use, by "model/file"."""
     names = [n for n in ("tiny",) if plan.model == "tiny"] + [n for n in ("detector", "detoxifier") if shipped.has(n)]
-    return {f"{n}/{f.name}": f.sha256 for n in names if shipped.has(n) for f in shipped.manifest(n).all_files}
+    models = [(n, shipped.manifest(n)) for n in names if shipped.has(n)]
+    # A second stage that is not installed judged nothing, and says so in the judge's name.
+    lent = {f"{n}/{f.name}": f.sha256 for n, m in models for f, _ in m.lent if shipped.check(f) == "ok"}
+    return lent | {f"{n}/{f.name}": f.sha256 for n, m in models for f in m.all_files}
 
 
 # The command

@@ -56,6 +56,7 @@ class Onnx:
             self._session = onnxruntime.InferenceSession(
                 runtime.content("model"), options, providers=["CPUExecutionProvider"]
             )
+            forget_bytes(self._session)
             self._tokenizer = Tokenizer.from_buffer(runtime.content("tokenizer"))
         except (ConfigError, MemoryError):
             raise
@@ -122,6 +123,12 @@ class Onnx:
             ANSWER_MASK: np.array([told], dtype=np.float32),
         }
         return self._session.run(None, {k: given[k] for k in self._inputs})[0]
+
+
+def forget_bytes(session: Any) -> None:
+    """Free the copy of the model a session keeps to open it elsewhere, should a call fail. There is no elsewhere."""
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None
 
 
 def runtime_library() -> Any:

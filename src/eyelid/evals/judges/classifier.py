@@ -31,6 +31,8 @@ class ClassifierJudge:
 
             self.classifier = load_classifier(spec, api_key=os.environ.get(KEY_FOR_DETECTOR) or None)
             version = self.classifier.scorer.name
+        if self.classifier.note:  # another judge than with both stages
+            version += ", first stage alone"
         self.id = JudgeId("classifier", version)
 
     async def judge(self, samples: Sequence[Judged]) -> list[Finding]:
