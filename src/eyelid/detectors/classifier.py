@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..models import Manifest
     from .scorers.second import SecondStage
 
-#: How many windows of a long answer the second stage reads: a window takes it as long as the first takes for twenty.
+#: How many windows of a long answer the second stage reads: a window takes it as long as the first takes for thirty.
 TWICE = 4
 FORMS = "DIR | onnx:DIR?stages=1 | hf:DIR_OR_ID?harm_label=LABEL | http://HOST:PORT/classify?harm_index=N#MODEL"
 

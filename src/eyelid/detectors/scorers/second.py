@@ -1,7 +1,7 @@
 """The detector's second stage: what a language model's middle layers make of an answer that the first stage doubts.
 
 SmolLM2 knows more words than a small encoder does. Its lower layers read question and answer, and a line on the mean of
-the answer's states, together with the first stage's verdict, is the detector's. It takes some twenty times as long, so
+the answer's states, together with the first stage's verdict, is the detector's. It takes some thirty times as long, so
 only answers that the first stage does not find plainly harmless come here.
 """
 
