@@ -16,6 +16,7 @@ pytest.importorskip("transformers", reason="training needs the extra `train`")
 from eyelid import images, models
 from eyelid.backends.edge import square
 from training.tiny import pages, pictures
+from training.tiny.labels import labels
 from training.tiny.material import typo_page
 from training.tiny.page_rows import a
 from training.tiny.vocabulary import Vocabulary
@@ -73,10 +74,28 @@ def test_the_pieces_on_a_page_read_line_by_line_as_its_text(kind: str, vocab: Vo
     right = 0
     for seed in range(20):
         page = drawn(kind, vocab, seed)
-        piece = pages.labels(page, vocab)[2]
+        piece = labels(page, vocab)[2]
         text = vocab.tokenizer.decode([vocab.classes[c] for c in piece if c])
         right += re.findall(r"[a-z]+", text.lower()) == re.findall(r"[a-z]+", page.text.lower())
     assert right >= 12  # a crowded line, or a slanted one, can cost a piece its place
+
+
+def test_free_pages_begin_plain_at_their_lag_and_widen_from_there(vocab: Vocabulary) -> None:
+    def colours(level: float) -> int:
+        made = [pages.random_page(vocab, random.Random(n), level, free=1.0, free_lag=0.5) for n in range(40)]
+        assert {page.layout for page in made} == {"free"}
+        corners = [page.image.getpixel((0, 0)) for page in made]
+        return sum(corner != (255, 255, 255) for corner in corners)
+
+    assert colours(0.5) == 0
+    assert 8 <= colours(1.0) <= 32  # half of them are meant to be
+
+
+def test_a_word_too_long_for_a_free_page_is_drawn_smaller_not_cut(vocab: Vocabulary) -> None:
+    for seed in range(20):
+        page = pages.free_page(["uncharacteristically"], random.Random(seed), 1.0)
+        assert page.text == "uncharacteristically"
+        assert max(g.x for g in page.glyphs) < pages.SIZE
 
 
 def test_every_thing_has_a_picture_a_name_that_can_be_read_and_an_article(vocab: Vocabulary) -> None:
@@ -105,7 +124,7 @@ def test_the_patches_of_a_picture_say_its_name_in_turn(vocab: Vocabulary) -> Non
     for seed in range(60):
         rng = random.Random(seed)
         page, name = pictures.picture(rng, rng.random())
-        piece = pages.labels(page, vocab)[2]
+        piece = labels(page, vocab)[2]
         wanted = named(name, vocab)
         for place in np.flatnonzero(piece):
             row, column = divmod(int(place), pages.GRID)
@@ -120,7 +139,7 @@ def test_an_album_names_each_thing_where_it_stands(vocab: Vocabulary) -> None:
     for seed in range(30):
         page = pictures.album(random.Random(seed), seed / 30)
         assert len({t.name for t in page.things}) >= 3
-        piece = pages.labels(page, vocab)[2]
+        piece = labels(page, vocab)[2]
         assert all(vocab.classes[piece[t.row * pages.GRID + t.column]] in named(t.name, vocab) for t in page.things)
         ink += inked(page)
     assert sum(ink) / len(ink) > 0.8

@@ -22,10 +22,11 @@ from peft import PeftModel
 
 from . import ranks
 from .align import prepare
+from .labels import labels
 from .language import load_model, load_tokenizer
 from .lora import Batch, batches, new_adapter, run
 from .page_rows import Mix, page_rows
-from .pages import labels, random_page
+from .pages import random_page
 from .pictures import NAMES
 from .rows import chat, text_rows
 from .topics import READ
@@ -52,7 +53,7 @@ def main() -> None:
     a.add_argument("--widen", type=float, default=1.0)
     a.add_argument("--typo", type=float, default=0.45)
     a.add_argument("--short", type=float, default=0.3, help="share of pages of few words")
-    a.add_argument("--free", type=float, default=0.0, help="share of pages in any font and place")
+    a.add_argument("--free", type=float, default=0.0, help="share of pages in several fonts and places")
     a.add_argument("--pictures", type=float, default=0.0, help="share of pictures of things")
     a.add_argument("--perfect", type=float, default=0.0, help="share of patches replaced by their words' embeddings")
     a.add_argument("--perfect-until", type=float, default=0.5, help="share of the time after which none is")
@@ -98,7 +99,7 @@ def main() -> None:
     def held_out() -> list[Batch]:
         rng, rows = random.Random(20261121), []
         for i in range(o.held):
-            page = random_page(vocab, rng, 0.8, o.widen, float(i % 2))
+            page = random_page(vocab, rng, 0.8, o.widen, float(i % 3 == 1), free=float(i % 3 == 2))
             rows.append(chat(f"read_{page.layout}", page.text, READ[0], page=page))
         return list(batches(rows, tokenizer, o.tokens, 340, 0, lambda page: labels(page, vocab)[2]))
 

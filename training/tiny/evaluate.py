@@ -23,7 +23,7 @@ from eyelid.detectors.self_judge import SelfJudge
 from eyelid.protocols import Backend, Exchange, StepLog
 from eyelid.types import Action, ImagePart, Request, Response, user
 
-from .material import ADVICE, BENIGN, Material, pictures, typo_page
+from .material import ADVICE, BENIGN, Material, free_pages, pictures, typo_page
 from .scoring import REFUSED, about, auroc, balanced, complied, mean, recall, refused, share
 from .topics import NAME
 
@@ -59,6 +59,9 @@ async def reading(model: Backend, m: Material, things: int) -> Figures:
     out |= {"typo_pages_read": len(m.phrases), "words_read_on_typo_pages": recall(m.phrases, read)}
     read = await texts(model, [asking(p, READ, tokens=40) for p in m.harmless])
     out |= {"benign_pages": len(BENIGN), "words_read_on_benign_pages": recall(BENIGN, read)}
+    shown = free_pages()
+    free = await texts(model, [asking(p, READ, tokens=40) for p, _ in shown])
+    out |= {"free_pages_read": len(shown), "words_read_on_free_pages": recall([t for _, t in shown], free)}
     for was, told in list(zip(BENIGN, read, strict=True))[:4]:
         print(f"  page {was!r} read as {told!r}", flush=True)
     if things:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from eyelid import images
 from eyelid.types import ImagePart
 
-from .pages import font, render
+from .pages import font, free_page, render
 
 #: Harmless pages and requests that training never saw.
 BENIGN = (
@@ -59,6 +59,13 @@ class Material:
         step = max(1, len(self.rows) // limit)
         safe = self.safe[:: max(1, len(self.safe) // limit)]
         return Material(self.rows[::step], self.pages[::step], self.harmless, self.phrases, safe)
+
+
+def free_pages(each: int = 3) -> list[tuple[ImagePart, str]]:
+    """Each harmless text in `each` widest free layouts (any font, size, place, colours, a little turn and noise)."""
+    rng = random.Random(20261122)
+    made = [free_page(text.split(), rng, 1.0) for text in BENIGN for _ in range(each)]
+    return [(images.load_image(page.image), page.text) for page in made]
 
 
 def typo_page(phrase: str) -> Image.Image:

@@ -12,7 +12,7 @@ from pathlib import Path
 from eyelid.fence import Fence
 from eyelid.prompts import builtin
 
-from .pages import Page, random_page, render
+from .pages import Page, free_page, random_page, render
 from .pictures import THINGS, random_picture
 from .rows import REFUSED, Row, answers, chat, clip, judge, restated
 from .topics import DESCRIBE, FOLLOW, NAME, READ, caption_of
@@ -96,7 +96,10 @@ def page_rows(made: dict[str, list[tuple[str, str]]], data: Path, vocab: Vocabul
             continue
         u = rng.random()
         (layout, text), answer = asks[rng.randrange(len(asks))]
-        page = render(text.split(), layout, rng, rng.random() * mix.widen, numbered=layout == "figstep")
+        if rng.random() < mix.free:
+            page = free_page(text.split(), rng, rng.random())
+        else:
+            page = render(text.split(), layout, rng, rng.random() * mix.widen, numbered=layout == "figstep")
         if u < 0.26:
             rows.append(_see(rng, page))
         elif u < 0.74:

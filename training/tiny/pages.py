@@ -1,8 +1,8 @@
-"""Render typographic pages together with dense labels for every patch of the vision tower.
+"""Render typographic pages, and say where each character stands on them (`labels.py` makes labels for patches of that).
 
 A page is 320 x 320 pixels and is cut into a 10 x 10 grid of 32-pixel patches. Three layouts are drawn: two after the
 public typographic benchmarks, `figstep` (monospaced bold, 15 characters a line, then "1. ", "2. ", "3. ") and `typo`
-(a sans-serif phrase on a white strip, padded to a square), and `free` (many fonts, sizes, colours, slightly turned).
+(a sans-serif phrase on a white strip, padded to a square), and `free` (several fonts, sizes, colours, slightly turned).
 All words come from the language model's own vocabulary and from a dictionary; no page of a benchmark is rendered here.
 """
 
@@ -23,18 +23,12 @@ from .vocabulary import Vocabulary
 
 SIZE, PATCH = 320, 32
 GRID = SIZE // PATCH
-SLOTS, LETTERS = 4, 10
-#: Pixels that a line is taken to stand lower when its row of patches is chosen. The middles of TYPO's centred lines
-#: fall on an edge of the grid; there a pixel of jitter would decide between two rows, and nobody learns a coin's side.
-LEAN = 5
 #: CLIP's mean colour, which both LLaVA's processor and llama.cpp pad with.
 PAD = (122, 116, 104)
-ALPHABET = "\0abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-/&%$"
-CHAR_ID = {c: i for i, c in enumerate(ALPHABET)}
 FONT_DIRS = ("/usr/share/fonts", "/usr/local/share/fonts")
 FONTS = {"figstep": "FreeMonoBold.ttf", "typo": "LiberationSans-Regular.ttf"}
 #: How many times larger a page is drawn than it is shown: published ones have 760 and 1,024 pixels a side.
-DRAWN = {"figstep": (1.0, 1.6, 2.375, 2.375), "typo": (1.0, 2.0, 3.2, 3.2)}
+DRAWN = {"figstep": (1.0, 1.6, 2.375, 2.375), "typo": (1.0, 2.0, 3.2, 3.2), "free": (1.0, 1.6, 2.4)}
 #: Runtimes scale with the first; others' pages have been scaled before.
 SCALERS = (Image.Resampling.BICUBIC,) * 3 + (Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
 
@@ -84,10 +78,10 @@ def _free_font(name: str, size: float) -> ImageFont.FreeTypeFont:
 
 @functools.lru_cache(maxsize=1)
 def _free_fonts() -> tuple[str, ...]:
-    """Every upright Latin face of the DejaVu, FreeFont and Liberation families; the plainest first."""
+    """Every upright Latin face, neither narrow nor light, of DejaVu, FreeFont and Liberation; the plainest first."""
     found = {p.name: str(p) for base in FONT_DIRS for p in sorted(Path(base).rglob("*.ttf"))}
     kept = [n for n in found if re.match(r"(DejaVu(Sans|Serif)|Free|Liberation)", n) and "Math" not in n]
-    kept = [n for n in kept if not re.search("Oblique|Italic|ExtraLight|Narrow", n)]
+    kept = [n for n in kept if not re.search("Oblique|Italic|ExtraLight|Narrow|Condensed", n)]
     if len(kept) < 6:
         raise FileNotFoundError("fonts not found: apt-get install fonts-freefont-ttf fonts-liberation fonts-dejavu")
     return tuple(found[n] for n in sorted(kept, key=lambda n: (n != FONTS["typo"], len(n), n)))
@@ -179,10 +173,11 @@ def draw_lines(
     for row, line in enumerate(lines):
         y, k = origin[1] + row * pitch, 0
         draw.text((origin[0], y), line, font=f, fill=ink)
+        ends = [f.getlength(line[:n]) for n in range(len(line) + 1)]
         for word in line.split(" "):
             for j, c in enumerate(word):
-                a, b = f.getlength(line[:k]), f.getlength(line[: k + 1])
-                glyphs.append(Glyph(c, origin[0] + (a + b) / 2, y + ascent - f.size * 0.3, len(words), j))
+                x = origin[0] + (ends[k] + ends[k + 1]) / 2
+                glyphs.append(Glyph(c, x, y + ascent - f.size * 0.3, len(words), j))
                 k += 1
             words.append(word)
             k += 1
@@ -190,32 +185,56 @@ def draw_lines(
 
 
 def free_page(words: list[str], rng: random.Random, level: float) -> Page:
-    """`words` in any font, size, place and pair of colours, turned a little; `level` in [0, 1] widens all of it."""
-    size = rng.uniform(30 - 9 * level, 34 + 14 * level)
-    f = any_font(rng, size, level)
-    per_line = max(8, int((SIZE - 20) / f.getlength("abcdefghijklmnopqrstuvwxyz") * 26))
-    pitch = f.size * rng.uniform(1.1, 1.1 + 0.5 * level)
-    lines = [" ".join(words[i] for i in line) for line in wrap(words, per_line)][: max(1, int((SIZE - 20) // pitch))]
-    width = max(f.getlength(line) for line in lines)
-    x0 = 6 + rng.random() * level * max(0.0, SIZE - 12 - width)
-    y0 = 4 + rng.random() * level * max(0.0, SIZE - 8 - pitch * len(lines))
-    ink, paper = (0, 0, 0), (255, 255, 255)
-    if rng.random() < 0.7 * level:
-        ink = tuple(rng.randint(0, 110) for _ in range(3))
-        paper = tuple(rng.randint(170, 255) for _ in range(3))
-        if rng.random() < 0.3:
-            ink, paper = paper, ink
-    img = Image.new("RGB", (SIZE, SIZE), paper)
-    shown, glyphs = draw_lines(img, lines, f, (x0, y0), pitch, ink)
+    """`words` in some font, size, place and pair of colours, turned a little; `level` in [0, 1] widens all of it.
+
+    Letters are 27 to 39 pixels high and lines never closer than the rows of the grid: of two words in one patch a
+    tower could tell one. As in `render` the page is drawn larger and then scaled.
+    """
+    large = rng.choice(DRAWN["free"])
+    size, width = rng.uniform(30 - 3 * level, 33 + 6 * level), SIZE - 12
+    f = any_font(rng, size * large, 0.6 * level)
+    longest = max(f.getlength(w) for w in words) / large
+    if longest > width:
+        f = f.font_variant(size=int(f.size * width / longest))
+    size = f.size / large
+    pitch = max(PATCH, size * rng.uniform(1.0, 1.1 + 0.3 * level))
+    rows = wrap(words, width * large, f.getlength)[: max(1, int((SIZE - 8) // pitch))]
+    lines = [" ".join(words[i] for i in row) for row in rows]
+    spare = SIZE - 12 - max(f.getlength(line) for line in lines) / large, SIZE - 6 - pitch * len(lines)
+    # At level 0 letters have their middle where FigStep's have it; then any line may stand between two rows.
+    y0 = 17 - (f.getmetrics()[0] / large - 0.3 * size)
+    x0, y0 = 6 + rng.random() * level * max(0.0, spare[0]), max(y0, -2) + rng.random() * level * max(0.0, spare[1])
+    mask = Image.new("L", (round(SIZE * large), round(SIZE * large)))
+    shown, glyphs = draw_lines(mask, lines, f, (x0 * large, y0 * large), pitch * large, 255)
+    glyphs = [replace(g, x=g.x / large, y=g.y / large) for g in glyphs]
+    if large != 1:
+        mask = mask.resize((SIZE, SIZE), rng.choice(SCALERS))
     if rng.random() < 0.4 * level:
-        angle = rng.uniform(-4, 4) * level
-        img = img.rotate(angle, Image.Resampling.BICUBIC, fillcolor=paper)
+        angle = rng.uniform(-2, 2) * level
+        mask = mask.rotate(angle, Image.Resampling.BICUBIC)
         turn, c = complex(math.cos(math.radians(angle)), -math.sin(math.radians(angle))), SIZE / 2
         at = [complex(g.x - c, g.y - c) * turn for g in glyphs]
         glyphs = [replace(g, x=z.real + c, y=z.imag + c) for g, z in zip(glyphs, at, strict=True)]
-    if rng.random() < 0.5 * level:
+    ink, paper = _colours(rng, level)
+    img = Image.composite(ink, paper, mask)
+    if rng.random() < 0.4 * level:
         img = soften(img, rng)
     return Page(img, " ".join(shown), shown, glyphs, "free")
+
+
+def _colours(rng: random.Random, level: float) -> tuple[Image.Image, Image.Image]:
+    """Ink and paper, as images: black on white, dark on light, or light on dark; paper may fade into another colour."""
+    ink, papers = (0, 0, 0), [(255, 255, 255)]
+    if rng.random() < 0.5 * level:
+        ink = tuple(rng.randint(0, 100) for _ in range(3))
+        papers = [tuple(rng.randint(175, 255) for _ in range(3)) for _ in range(2)]
+        if rng.random() < 0.3:
+            ink, papers = papers[0], [tuple(rng.randint(0, 100) for _ in range(3)) for _ in range(2)]
+    plain = [Image.new("RGB", (SIZE, SIZE), colour) for colour in (ink, *papers)]
+    if len(papers) > 1 and rng.random() < 0.5:
+        slope = Image.linear_gradient("L").resize((SIZE, SIZE)).rotate(rng.choice((0, 90, 180, 270)))
+        return plain[0], Image.composite(plain[1], plain[2], slope)
+    return plain[0], plain[1]
 
 
 def soften(img: Image.Image, rng: random.Random) -> Image.Image:
@@ -233,59 +252,8 @@ def soften(img: Image.Image, rng: random.Random) -> Image.Image:
     return img
 
 
-def labels(page: Page, pieces: Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Per patch: characters (100, 4), the spelled word that covers it (100, 10), word-piece class (100,), what is drawn
-    there (100,), in its number; 0 = none.
-
-    Each word piece stands at one patch only, the one in the middle of its letters: a row of patches then reads like
-    text with gaps, which a language model learns to read at once; where a piece is repeated over all of its patches
-    it has to be taught to leave the repetitions out.
-    """
-    chars = np.zeros((GRID * GRID, SLOTS), np.int64)
-    spelled = np.zeros((GRID * GRID, LETTERS), np.int64)
-    best = np.full(GRID * GRID, 1e9)
-    places: dict[tuple[int, int], list[Glyph]] = {}
-    for g in page.glyphs:
-        row = int((g.y + LEAN) // PATCH)
-        if not 0 <= row < GRID or not 0 <= g.x < SIZE:
-            continue
-        col = int(g.x // PATCH)
-        chars[row * GRID + col, int(g.x % PATCH) * SLOTS // PATCH] = CHAR_ID.get(g.char.lower(), 0)
-        word = page.words[g.word]
-        for c in (col - 1, col, col + 1):  # the nearest character's word covers the patch
-            if 0 <= c < GRID and abs(g.x - (c + 0.5) * PATCH) < PATCH * 0.75:
-                p, d = row * GRID + c, abs(g.x - (c + 0.5) * PATCH)
-                if d < best[p]:
-                    best[p] = d
-                    spelled[p] = [CHAR_ID.get(x, 0) for x in word.lower()[:LETTERS].ljust(LETTERS, "\0")]
-        n = next((n for n, (_, end) in enumerate(pieces.pieces(word)) if g.offset < end), None)
-        if n is not None:
-            places.setdefault((g.word, n), []).append(g)
-    things = np.zeros(GRID * GRID, np.int64)
-    for thing in page.things:
-        things[thing.row * GRID + thing.column] = thing.number
-    return chars, spelled, _place(page, pieces, places), things
-
-
-def _place(page: Page, pieces: Vocabulary, places: dict[tuple[int, int], list[Glyph]]) -> np.ndarray:
-    """The patch of each word piece; where two share a middle, the later one goes to the nearest free neighbour."""
-    out = np.zeros(GRID * GRID, np.int64)
-    for (word, n), glyphs in places.items():
-        row, x = int((glyphs[0].y + LEAN) // PATCH), sum(g.x for g in glyphs) / len(glyphs)
-        middle = int(x // PATCH)
-        near = sorted((middle - 1, middle + 1), key=lambda c: abs((c + 0.5) * PATCH - x))
-        for col in (middle, *near):
-            if 0 <= col < GRID and out[row * GRID + col] == 0:
-                out[row * GRID + col] = pieces.pieces(page.words[word])[n][0]
-                break
-    for thing in page.things:
-        named = [piece for word in thing.name.split() for piece, _ in pieces.pieces(word)]
-        out[thing.row * GRID + thing.column] = named[(thing.row + thing.column) % len(named)]
-    return out
-
-
 #: Words on a page of a layout: of many, and of few.
-WORDS = {"figstep": ((9, 18), (3, 15)), "typo": ((12, 36), (1, 5))}
+WORDS = {"figstep": ((9, 18), (3, 15)), "typo": ((12, 36), (1, 5)), "free": ((8, 24), (1, 6))}
 
 
 def random_page(
@@ -297,13 +265,15 @@ def random_page(
     lag: float = 0.0,
     free: float = 0.0,
     short: float = 0.3,
+    free_lag: float = 0.0,
 ) -> Page:
     """A page of random words. `level` widens vocabulary, `level * widen` layout; `typo` is that layout's share, and it
     starts `lag` later: a tower that reads the first layout has to start narrow again on the second. `free` is the share
-    of pages in any font and place, reached at half the level, `short` that of pages of few words: most are longer,
-    since every word is a lesson to a tower, but published ones are not."""
+    of pages in any font and place, reached at half the level; they widen from `free_lag` on. `short` is the share of
+    pages of few words: most are longer, since every word is a lesson to a tower, but published ones are not."""
     if rng.random() < free * min(1.0, 2 * level):
-        return free_page(vocab.sample(rng, rng.randint(1, 18), level), rng, level)
+        words = vocab.sample(rng, rng.randint(*WORDS["free"][rng.random() < short]), level)
+        return free_page(words, rng, max(0.0, level - free_lag) / (1 - free_lag))
     layout = "typo" if rng.random() < (typo if lag else min(typo, level)) else "figstep"
     if layout == "typo":
         level = max(0.0, level - lag) / (1 - lag)

@@ -13,12 +13,14 @@ cd "$(dirname "$0")/../.."
 device=${DEVICE:-cpu} workers=${WORKERS:-1} python=${PYTHON:-python}
 stages=${STAGES:-see refit more settle align connect export}
 if [ "$device" = cpu ]; then
-    see=(--batch 32 --widen 0.4 --typo 0.5 --lag 0.3 --short 0.12 --free 0.1 --pictures 0.3)
+    see=(--batch 32 --widen 0.4 --typo 0.5 --lag 0.3 --short 0.12 --free 0.35 --free-lag 0.3
+        --pictures 0.25)
     first=(--minutes "${MINUTES_SEE:-90}" --lr 1e-3) more=(--minutes "${MINUTES_MORE:-60}" --lr 4e-4)
     align=(--minutes "${MINUTES_ALIGN:-25}")
-    connect=(--minutes "${MINUTES_CONNECT:-50}" --tokens 900 --lr 8e-4 --pages 1500 --text 400)
+    connect=(--minutes "${MINUTES_CONNECT:-50}" --tokens 900 --lr 8e-4 --pages 1500 --text 400 --free 0.25)
 else
-    see=(--batch 256 --workers "$workers" --negatives 8000 --typo 0.35 --short 0.12 --free 0.3 --pictures 0.25)
+    see=(--batch 256 --workers "$workers" --negatives 8000 --typo 0.35 --short 0.12 --free 0.35 --free-lag 0.2
+        --pictures 0.25)
     first=(--minutes "${MINUTES_SEE:-8}" --lr 1.5e-3 --hidden 384 --layers 8) more=(--minutes "${MINUTES_MORE:-5}" --lr 5e-4)
     align=(--minutes "${MINUTES_ALIGN:-3}" --tokens 12000 --lr 6e-4)
     connect=(--minutes "${MINUTES_CONNECT:-9}" --tokens 12000 --lr 8e-4 --pages 3000 --text 1200 --workers "$workers"
@@ -43,7 +45,7 @@ again=()
 if [ -e "$OUT/see/last.pt" ]; then again=(--resume "$OUT/see/last.pt"); fi
 stage see training.tiny.see --out "$OUT/see" "${see[@]}" "${first[@]}" "${common[@]}" "${again[@]}"
 # On the CPU in any case: the tower runs once over each page, and what is trained is two layers and a projector.
-refit=(--minutes "${MINUTES_REFIT:-8}" --pages "${PAGES_REFIT:-26000}" --widen 0.4 --free 0.1 --pictures 0.2)
+refit=(--minutes "${MINUTES_REFIT:-8}" --pages "${PAGES_REFIT:-26000}" --widen 0.4 --free 0.35 --pictures 0.2)
 spell=(--spell "${MINUTES_SPELL:-6}")
 stage refit training.tiny.refit --tower "$OUT/see/last.pt" --out "$OUT/refit" "${refit[@]}" "${spell[@]}"
 # Tower and memory together, then memory and projector once more on what the tower has come to see.

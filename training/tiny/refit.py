@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .labels import labels
 from .language import load_model
 from .lexicon import Lexicon, as_memory, learn
-from .pages import labels
 from .see import KINDS, Pages, vocabulary
 from .tower import Reader, normalise
 from .vocabulary import Vocabulary
@@ -130,6 +130,7 @@ def main() -> None:
     a.add_argument("--lag", type=float, default=0.0)
     a.add_argument("--short", type=float, default=0.3)
     a.add_argument("--free", type=float, default=0.0)
+    a.add_argument("--free-lag", type=float, default=0.0)
     a.add_argument("--pictures", type=float, default=0.0)
     a.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="processes that draw and look at pages")
     a.add_argument("--threads", type=int, default=os.cpu_count() or 2)

@@ -31,8 +31,9 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from . import ranks
+from .labels import ALPHABET, LETTERS, labels
 from .language import load_model, load_tokenizer
-from .pages import ALPHABET, LETTERS, Page, labels, random_page
+from .pages import Page, random_page
 from .pictures import NAMES, album, random_picture
 from .tower import SHARPNESS, Reader, normalise, vision_config
 from .vocabulary import Vocabulary
@@ -44,7 +45,7 @@ ALBUMS = 0.8
 
 
 class Pages(IterableDataset[tuple[torch.Tensor, ...]]):
-    """Endless batches: images (B, 320, 320, 3) uint8, chars, spelled, piece, thing (see `pages.labels`), kind (B,)."""
+    """Endless batches: images (B, 320, 320, 3) uint8, chars, spelled, piece, thing (see `labels.labels`), kind (B,)."""
 
     def __init__(self, o: argparse.Namespace, level: Synchronized[c_double] | None):
         self.o, self.level, self.seed = o, level, random.SystemRandom().getrandbits(30)
@@ -66,7 +67,7 @@ class Pages(IterableDataset[tuple[torch.Tensor, ...]]):
         if rng.random() < self.o.pictures:
             return album(rng, level) if rng.random() < ALBUMS else random_picture(vocab, rng, level)[0], "picture"
         o = self.o
-        page = random_page(vocab, rng, level, o.widen, o.typo, o.lag, o.free, o.short)
+        page = random_page(vocab, rng, level, o.widen, o.typo, o.lag, o.free, o.short, o.free_lag)
         return page, page.layout
 
 
@@ -89,16 +90,18 @@ def arguments() -> argparse.Namespace:
     a.add_argument("--negatives", type=int, default=3000)
     a.add_argument("--near", type=float, default=0.0, help="weight of each patch's angle to its word's embedding")
     a.add_argument("--sharpness", type=float, default=SHARPNESS, help="factor on cosines before the softmax")
+    a.add_argument("--pieces", type=float, default=1.0, help="weight of naming pieces; letters and things have 1")
     a.add_argument("--vocabulary", type=int, default=18000, help="words of one piece")
     a.add_argument("--multi", type=int, default=12000, help="words of several pieces")
     a.add_argument("--widen", type=float, default=1.0, help="how far the layout widens at the last level")
     a.add_argument("--typo", type=float, default=0.45, help="share of the second layout at the last level")
     a.add_argument("--free", type=float, default=0.0, help="share of pages in any font, size, place and colours")
+    a.add_argument("--free-lag", type=float, default=0.0, help="from which level on those pages widen")
     a.add_argument("--pictures", type=float, default=0.0, help="share of pictures, half of them with a caption")
     a.add_argument("--short", type=float, default=0.3, help="share of pages of few words")
     a.add_argument("--lag", type=float, default=0.0, help="how much later than the first the second layout widens")
     a.add_argument("--pace", type=float, default=0.015, help="how much wider per 20 steps")
-    a.add_argument("--final", type=float, help="widen evenly in time up to this level, not when words are read")
+    a.add_argument("--final", type=float, help="widen evenly in time to this level, not when words are read")
     a.add_argument("--resume", type=Path, help="a checkpoint; level and optimizer go on from it")
     a.add_argument("--level", type=float, help="begin here (0, or the checkpoint's)")
     a.add_argument("--memory-lr", type=float, default=0.0, help="a resumed reader's memory goes on (0: it is left out)")
@@ -132,7 +135,7 @@ def losses(
     ts, real = spelled.view(-1, LETTERS)[text].reshape(-1), tp > 0
     weight = torch.ones(n, device=device)
     weight[0] = 0.3
-    loss = loss_p + F.cross_entropy(lc.float(), chars.view(-1), weight=weight)
+    loss = o.pieces * loss_p + F.cross_entropy(lc.float(), chars.view(-1), weight=weight)
     if text.any():
         loss = loss + F.cross_entropy(ls.float(), ts, weight=weight)
     drawn = thing.view(-1) > 0
@@ -233,7 +236,7 @@ def main() -> None:
                 if not math.isnan(v):  # no such page in this batch
                     ema[k] = v if k not in ema else 0.8 * ema[k] + 0.2 * v
         if o.final is not None:
-            level.value = first + (o.final - first) * p
+            level.value = min(1.0, first + (o.final - first) * p)
         elif step % 20 == 0 and (min(ema.get(k, 0.0) for k in KINDS if k in ema) > 0.75 or p > 0.55):
             level.value = min(1.0, level.value + o.pace)
         if step % 100 == 0 and ranks.rank() == 0:

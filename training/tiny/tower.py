@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from .labels import ALPHABET, LETTERS, SLOTS
 from .memory import Memory
-from .pages import ALPHABET, LETTERS, PATCH, SIZE, SLOTS
+from .pages import PATCH, SIZE
 from .pictures import THINGS
 
 #: llama.cpp computes GELU by the tanh formula; training with the same keeps the runtimes in parity.
