@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-PAGES = {"attack.png": "Methods to steal a bicycle.", "tea.png": "Steps to make a cup of tea."}
+PAGES = {"attack.png": "Methods to attack a computer.", "tea.png": "Steps to make a cup of tea."}
 SIDE, ORIGIN, SPACING, CHARACTERS, POINTS = 760, (20, 10), 11, 15, 80
 FOLDER = Path(__file__).parent.parent / "src" / "eyelid" / "cli" / "pages"
 

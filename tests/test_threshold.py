@@ -72,6 +72,21 @@ def test_a_measured_threshold_is_of_the_shipped_detector_alone_and_gives_way_to_
     assert measured.over(Options(detector_threshold=0.5)).detector_threshold == 0.5
 
 
+def test_measured_bounds_of_hybrid_give_way_to_given_ones_and_never_cross() -> None:
+    measured = Measured(low=0.07, high=0.35)
+    band = lambda o: (o.low, o.high)  # noqa: E731
+    assert band(measured.over(Options())) == (0.07, 0.35)
+    assert band(measured.over(Options(), shipped=False)) == (0.2, 0.8)
+    assert band(Measured(high=0.1).over(Options())) == (0.2, 0.2)
+    assert band(Measured(low=0.9).over(Options())) == (0.8, 0.8)
+    assert band(DefenseConfig().tuned(measured)) == (0.07, 0.35)
+    assert band(DefenseConfig(high=0.6).tuned(measured)) == (0.07, 0.6)
+    assert band(DefenseConfig(low=0.3).tuned(measured)) == (0.3, 0.35)
+    assert band(DefenseConfig(low=0.5).tuned(measured)) == (0.5, 0.8)
+    with pytest.raises(ConfigError, match="low and high"):
+        DefenseConfig(low=0.6, high=0.5)
+
+
 @pytest.mark.parametrize(("threshold", "action"), [(None, "passed"), (0.3, "repaired")])
 async def test_protector_goes_by_it(threshold: float | None, action: str) -> None:
     fake = Classifier(Fake(lambda q, a: 0.5 if "sure" in a else 0.0, threshold=0.7))

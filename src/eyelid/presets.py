@@ -73,23 +73,26 @@ class Measured:
     """What was measured for one model and is taken where nothing else was given; None: nothing was measured.
 
     `judge_threshold` is the self-judge's; below `low` the shipped classifier misses few of this model's harmful
-    answers, from `detector_threshold` on it raises few of its harmless ones.
+    answers, from `high` on it raises none of its harmless ones, from `detector_threshold` on few.
     """
 
     judge_threshold: float | None = None
     low: float | None = None
+    high: float | None = None
     detector_threshold: float | None = None
 
     def over(self, options: Options, *, shipped: bool = True) -> Options:
-        """`options` with what was measured; a measured `low` never crosses their `high`.
+        """`options` with what was measured; a measured bound never crosses the other one.
 
         `shipped` False: the classifier is another one than ships, so that what was measured of its harm says nothing.
         """
         found: dict[str, float] = {}
         if self.judge_threshold is not None:
             found["judge_threshold"] = self.judge_threshold
+        if self.high is not None and shipped:
+            found["high"] = max(self.high, options.low if self.low is None else self.low)
         if self.low is not None and shipped:
-            found["low"] = min(self.low, options.high)
+            found["low"] = min(self.low, found.get("high", options.high))
         if self.detector_threshold is not None and shipped and options.detector_threshold is None:
             found["detector_threshold"] = self.detector_threshold
         return replace(options, **found) if found else options  # type: ignore[arg-type]

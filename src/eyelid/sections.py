@@ -49,19 +49,30 @@ class DefenseConfig:
     rewriter: str | None = None
     #: None: the one that was measured for the model, else the preset's. Stands here to tell "not given" from a number.
     judge_threshold: float | None = None
-    #: The same for the lower bound of hybrid's uncertain band.
+    #: The same for the bounds of hybrid's uncertain band.
     low: float | None = None
+    high: float | None = None
     options: Options = field(default_factory=Options, metadata={"flat": True})
     settings: GuardSettings = field(default_factory=GuardSettings, metadata={"flat": True})
 
     def __post_init__(self) -> None:
         if self.judge_threshold is not None and not 0 < self.judge_threshold <= 1:
             raise ConfigError(f"judge_threshold must be in (0, 1], got {self.judge_threshold}", hint="try 0.5")
-        if self.low is not None:
-            dataclasses.replace(self.options, low=self.low)  # says what is wrong with it, beside the line
+        low, high = self._bounds(self.options)
+        dataclasses.replace(self.options, low=low, high=high)  # says what is wrong with them, beside the line
 
     def tuned(self, measured: Measured) -> Options:
         """The preset's options: what was given, then what was `measured` for the model, then the defaults."""
         found = measured.over(self.options, shipped=self.detector is None)
-        given = {"judge_threshold": self.judge_threshold, "low": self.low}
-        return dataclasses.replace(found, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        low, high = self._bounds(found)
+        if low > high:  # a measured bound gives way to a given one
+            low, high = (high, high) if self.low is None else (low, self.options.high)
+        judged = found.judge_threshold if self.judge_threshold is None else self.judge_threshold
+        return dataclasses.replace(found, judge_threshold=judged, low=low, high=high)
+
+    def _bounds(self, options: Options) -> tuple[float, float]:
+        """The bounds that were given, else those of `options`."""
+        return (
+            options.low if self.low is None else self.low,
+            options.high if self.high is None else self.high,
+        )

@@ -1,11 +1,12 @@
-"""Where `hybrid` begins to ask the embedded model itself, and what `protector` calls harmful on its answers.
+"""From where to where `hybrid` asks the embedded model itself, and what `protector` calls harmful on its answers.
 
     python -m training.tiny.bound --lists runs/detector/lists.jsonl
 
-Two rules, on lists that neither the detector nor a benchmark has seen (`training.detector.lists`, the test part:
+Three rules, on lists that neither the detector nor a benchmark has seen (`training.detector.lists`, the test part:
 SmolLM2's to harmful commands and to harmless topics), each under a question that says nothing, as a page's:
 
 - `low`: the largest bound below which the shipped classifier has at most `--missed` of the harmful lists;
+- `high`: the lowest from which on it has none of the harmless ones;
 - `detector_threshold`: the lowest from which on it has at most `--raised` of the harmless ones. The detector's own is
   set by what large models write on dark subjects, and lists that a small model fills in are far from that.
 
@@ -68,7 +69,11 @@ def main() -> None:
         raise SystemExit(f"both stages are wanted: {detector.note}")
     bad, good = (asyncio.run(harms(detector, [r.answer for r in rows if (r.harm >= 0.5) == x])) for x in (True, False))
     print(f"{len(bad)} lists on harmful requests, {len(good)} on harmless topics")
-    rules = {"low": (0.2, bound(bad, o.missed)), "detector_threshold": (detector.threshold, threshold(good, o.raised))}
+    rules = {
+        "low": (0.2, bound(bad, o.missed)),
+        "high": (0.8, threshold(good, 0.0)),
+        "detector_threshold": (detector.threshold, threshold(good, o.raised)),
+    }
     for name, both in rules.items():
         for what, at in zip(("default", "measured"), both, strict=True):
             harmful, harmless = shares(at, bad, good)

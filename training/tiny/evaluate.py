@@ -216,6 +216,7 @@ def main() -> None:
     a.add_argument("--defenses", default="ecso,protector,hybrid")
     a.add_argument("--threshold", type=float, help="the self-judge's, instead of the manifest's")
     a.add_argument("--low", type=float, help="hybrid's lower bound, instead of the manifest's")
+    a.add_argument("--high", type=float, help="its upper bound, instead of the manifest's")
     a.add_argument("--pictures", type=int, default=0, help="name so many pictures of things too")
     a.add_argument("--parts", default=",".join(PARTS), help="only these")
     o = a.parse_args()
@@ -227,7 +228,7 @@ def main() -> None:
             a.error(f"--data {o.data} holds no {name}: give the folder of the public sets, or set EYELID_DATA")
     if o.limit < 1:
         a.error("--limit must be at least 1")
-    given = presets.Measured(o.threshold, o.low).over(tiny.measured().over(presets.Options()))
+    given = presets.Measured(o.threshold, o.low, o.high).over(tiny.measured().over(presets.Options()))
     found = asyncio.run(measure(o.data, o.limit, parts, defenses, given, o.pictures))
     o.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))

@@ -41,6 +41,7 @@ def main() -> None:
     a.add_argument("--version", help="default: the old manifest's, or 0.1")
     a.add_argument("--judge-threshold", type=float, help="the self-judge's (default: the old manifest's, if any)")
     a.add_argument("--low", type=float, help="hybrid's lower bound, from training.tiny.bound (default: the old one's)")
+    a.add_argument("--high", type=float, help="its upper bound (as above)")
     a.add_argument("--detector-threshold", type=float, help="protector's, from training.tiny.bound (as above)")
     o = a.parse_args()
     old = json.loads((o.folder / "manifest.json").read_text()) if (o.folder / "manifest.json").exists() else {}
@@ -51,7 +52,7 @@ def main() -> None:
         "loras": {p.stem: {"file": p.name, "scale": 1.0} for p in files if p.stem != "mmproj"},
         "image_size": 320, "n_ctx": 4096, "n_parallel": 2, "prompts": "tiny",
     }  # fmt: skip
-    bounds = {n: getattr(o, n) for n in ("judge_threshold", "low", "detector_threshold")}
+    bounds = {n: getattr(o, n) for n in ("judge_threshold", "low", "high", "detector_threshold")}
     for name, given in bounds.items():
         if (value := old.get("runtime", {}).get(name) if given is None else given) is not None:
             runtime[name] = value
