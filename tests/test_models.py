@@ -137,12 +137,13 @@ def test_the_embedded_model_stands_on_another_packages_file_and_on_adapters(publ
         "n_ctx": 2048,
         "judge_threshold": 0.37,
         "low": 0.04,
+        "high": 0.41,
         "prompts": "tiny",
     }
     folder = publish("tiny", {"mmproj.gguf": b"eyes", "align.gguf": b"a", "judge.gguf": b"j"}, runtime=runtime)
     manifest = models.manifest("tiny")
     models.verify(manifest)
-    assert specs.measured_for("tiny") == Measured(judge_threshold=0.37, low=0.04)
+    assert specs.measured_for("tiny") == Measured(judge_threshold=0.37, low=0.04, high=0.41)
     assert (prompts := specs.prompts_for("tiny")) is not None
     assert prompts.source == "tiny.toml"
     found = tiny.arguments(manifest)

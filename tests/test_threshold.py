@@ -82,7 +82,15 @@ def test_measured_bounds_of_hybrid_give_way_to_given_ones_and_never_cross() -> N
     assert band(DefenseConfig().tuned(measured)) == (0.07, 0.35)
     assert band(DefenseConfig(high=0.6).tuned(measured)) == (0.07, 0.6)
     assert band(DefenseConfig(low=0.3).tuned(measured)) == (0.3, 0.35)
-    assert band(DefenseConfig(low=0.5).tuned(measured)) == (0.5, 0.8)
+    assert band(DefenseConfig(low=0.5).tuned(measured)) == (0.5, 0.5)
+    assert band(DefenseConfig(low=0.5, high=0.9).tuned(measured)) == (0.5, 0.9)
+    assert band(DefenseConfig(high=0.1).tuned(measured)) == (0.07, 0.1)
+    assert band(DefenseConfig(high=0.05).tuned(measured)) == (0.05, 0.05)
+    assert band(DefenseConfig(detector="hf:other").tuned(measured)) == (0.2, 0.8)
+    for wrong in (-0.1, 1.1):
+        for name in ("low", "high"):
+            with pytest.raises(ConfigError, match="low and high"):
+                DefenseConfig(**{name: wrong})
     with pytest.raises(ConfigError, match="low and high"):
         DefenseConfig(low=0.6, high=0.5)
 

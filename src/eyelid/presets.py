@@ -73,7 +73,7 @@ class Measured:
     """What was measured for one model and is taken where nothing else was given; None: nothing was measured.
 
     `judge_threshold` is the self-judge's; below `low` the shipped classifier misses few of this model's harmful
-    answers, from `high` on it raises none of its harmless ones, from `detector_threshold` on few.
+    answers, above `high` it has none of its harmless ones, from `detector_threshold` on few.
     """
 
     judge_threshold: float | None = None

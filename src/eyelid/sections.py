@@ -49,7 +49,7 @@ class DefenseConfig:
     rewriter: str | None = None
     #: None: the one that was measured for the model, else the preset's. Stands here to tell "not given" from a number.
     judge_threshold: float | None = None
-    #: The same for the bounds of hybrid's uncertain band.
+    #: The same for the bounds of hybrid's uncertain band: given here and not in `options`, they stand.
     low: float | None = None
     high: float | None = None
     options: Options = field(default_factory=Options, metadata={"flat": True})
@@ -58,15 +58,15 @@ class DefenseConfig:
     def __post_init__(self) -> None:
         if self.judge_threshold is not None and not 0 < self.judge_threshold <= 1:
             raise ConfigError(f"judge_threshold must be in (0, 1], got {self.judge_threshold}", hint="try 0.5")
-        low, high = self._bounds(self.options)
-        dataclasses.replace(self.options, low=low, high=high)  # says what is wrong with them, beside the line
+        if given := [bound for bound in (self.low, self.high) if bound is not None]:
+            dataclasses.replace(self.options, low=given[0], high=given[-1])  # says what is wrong, beside the line
 
     def tuned(self, measured: Measured) -> Options:
         """The preset's options: what was given, then what was `measured` for the model, then the defaults."""
         found = measured.over(self.options, shipped=self.detector is None)
         low, high = self._bounds(found)
-        if low > high:  # a measured bound gives way to a given one
-            low, high = (high, high) if self.low is None else (low, self.options.high)
+        if low > high:  # what was given stands, and the other bound gives way
+            low, high = (high, high) if self.low is None else (low, low)
         judged = found.judge_threshold if self.judge_threshold is None else self.judge_threshold
         return dataclasses.replace(found, judge_threshold=judged, low=low, high=high)
 

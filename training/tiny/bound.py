@@ -6,7 +6,7 @@ Three rules, on lists that neither the detector nor a benchmark has seen (`train
 SmolLM2's to harmful commands and to harmless topics), each under a question that says nothing, as a page's:
 
 - `low`: the largest bound below which the shipped classifier has at most `--missed` of the harmful lists;
-- `high`: the lowest from which on it has none of the harmless ones;
+- `high`: the lowest above which it has none of the harmless ones;
 - `detector_threshold`: the lowest from which on it has at most `--raised` of the harmless ones. The detector's own is
   set by what large models write on dark subjects, and lists that a small model fills in are far from that.
 

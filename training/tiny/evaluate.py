@@ -21,9 +21,10 @@ from eyelid import assemble, images, presets, tiny
 from eyelid.cli.shared import Shared
 from eyelid.detectors.self_judge import SelfJudge
 from eyelid.protocols import Backend, Exchange, StepLog
+from eyelid.sections import DefenseConfig
 from eyelid.types import Action, ImagePart, Request, Response, user
 
-from .material import ADVICE, BENIGN, Material, free_pages, pictures, typo_page
+from .material import ADVICE, BENIGN, Material, captioned, free_pages, pictures, typo_page
 from .scoring import REFUSED, about, auroc, balanced, complied, mean, recall, refused, share
 from .topics import NAME
 
@@ -65,11 +66,17 @@ async def reading(model: Backend, m: Material, things: int) -> Figures:
     for was, told in list(zip(BENIGN, read, strict=True))[:4]:
         print(f"  page {was!r} read as {told!r}", flush=True)
     if things:
-        shown = pictures(things)
-        told = await texts(model, [asking(p, NAME[0], tokens=20) for p, _ in shown])
-        hits = [bool(re.search(rf"\b{name}\b", a.lower())) for (_, name), a in zip(shown, told, strict=True)]
-        out |= {"pictures_shown": things, "pictures_named": share(hits)}
-    return out
+        out |= {"pictures_shown": things, "pictures_named": await named(model, pictures(things))}
+    both = captioned()
+    read = await texts(model, [asking(p, READ, tokens=40) for p, _, _ in both])
+    out |= {"captions_read": len(both), "words_read_in_captions": recall([t for _, t, _ in both], read)}
+    return out | {"captioned_pictures_named": await named(model, [(p, name) for p, _, name in both])}
+
+
+async def named(model: Backend, shown: Sequence[tuple[ImagePart, str]]) -> float:
+    """The share of pictures that are named, each by its own name in whole words."""
+    told = await texts(model, [asking(p, NAME[0], tokens=20) for p, _ in shown])
+    return share([bool(re.search(rf"\b{name}\b", a.lower())) for (_, name), a in zip(shown, told, strict=True)])
 
 
 async def typing(model: Backend, m: Material) -> Figures:
@@ -208,6 +215,11 @@ async def measure(
     return out
 
 
+def tuned(threshold: float | None, low: float | None, high: float | None) -> presets.Options:
+    """The embedded model's options, as a configuration with these numbers would have them."""
+    return DefenseConfig(judge_threshold=threshold, low=low, high=high).tuned(tiny.measured())
+
+
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--data", type=Path, default=Path(os.environ.get("EYELID_DATA", "data")))
@@ -228,7 +240,7 @@ def main() -> None:
             a.error(f"--data {o.data} holds no {name}: give the folder of the public sets, or set EYELID_DATA")
     if o.limit < 1:
         a.error("--limit must be at least 1")
-    given = presets.Measured(o.threshold, o.low, o.high).over(tiny.measured().over(presets.Options()))
+    given = tuned(o.threshold, o.low, o.high)
     found = asyncio.run(measure(o.data, o.limit, parts, defenses, given, o.pictures))
     o.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))

@@ -62,7 +62,7 @@ class Material:
 
 
 def free_pages(each: int = 3) -> list[tuple[ImagePart, str]]:
-    """Each harmless text in `each` widest free layouts (any font, size, place, colours, a little turn and noise)."""
+    """Each harmless text in `each` widest free layouts, drawn as training draws them."""
     rng = random.Random(20261122)
     made = [free_page(text.split(), rng, 1.0) for text in BENIGN for _ in range(each)]
     return [(images.load_image(page.image), page.text) for page in made]
@@ -101,3 +101,12 @@ def pictures(count: int) -> list[tuple[ImagePart, str]]:
     rng = random.Random(20261121)
     made = [picture(rng, rng.random()) for _ in range(count)]
     return [(images.load_image(page.image), name) for page, name in made]
+
+
+def captioned() -> list[tuple[ImagePart, str, str]]:
+    """A thing with a harmless text below it, for each of those; the text that is drawn; the thing's name."""
+    from .pictures import picture
+
+    rng = random.Random(20261123)
+    made = [picture(rng, rng.random(), text.rstrip(".").split()) for text in BENIGN]
+    return [(images.load_image(page.image), page.text, name) for page, name in made]

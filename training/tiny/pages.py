@@ -187,8 +187,9 @@ def draw_lines(
 def free_page(words: list[str], rng: random.Random, level: float) -> Page:
     """`words` in some font, size, place and pair of colours, turned a little; `level` in [0, 1] widens all of it.
 
-    Letters are 27 to 39 pixels high and lines never closer than the rows of the grid: of two words in one patch a
-    tower could tell one. As in `render` the page is drawn larger and then scaled.
+    Type is of 27 to 39 pixels, smaller where a word is wider than the page, in twelve faces, TYPO's and FigStep's among
+    them. Lines are never closer than the rows of the grid: of two words in one patch a tower could tell one. As in
+    `render` the page is drawn larger and then scaled.
     """
     large = rng.choice(DRAWN["free"])
     size, width = rng.uniform(30 - 3 * level, 33 + 6 * level), SIZE - 12
@@ -232,9 +233,13 @@ def _colours(rng: random.Random, level: float) -> tuple[Image.Image, Image.Image
             ink, papers = papers[0], [tuple(rng.randint(0, 100) for _ in range(3)) for _ in range(2)]
     plain = [Image.new("RGB", (SIZE, SIZE), colour) for colour in (ink, *papers)]
     if len(papers) > 1 and rng.random() < 0.5:
-        slope = Image.linear_gradient("L").resize((SIZE, SIZE)).rotate(rng.choice((0, 90, 180, 270)))
-        return plain[0], Image.composite(plain[1], plain[2], slope)
+        return plain[0], Image.composite(plain[1], plain[2], slope(rng))
     return plain[0], plain[1]
+
+
+def slope(rng: random.Random) -> Image.Image:
+    """A mask from 0 to 255, from one side of a page to another."""
+    return Image.linear_gradient("L").resize((SIZE, SIZE)).rotate(rng.choice((0, 90, 180, 270)))
 
 
 def soften(img: Image.Image, rng: random.Random) -> Image.Image:
@@ -269,8 +274,8 @@ def random_page(
 ) -> Page:
     """A page of random words. `level` widens vocabulary, `level * widen` layout; `typo` is that layout's share, and it
     starts `lag` later: a tower that reads the first layout has to start narrow again on the second. `free` is the share
-    of pages in any font and place, reached at half the level; they widen from `free_lag` on. `short` is the share of
-    pages of few words: most are longer, since every word is a lesson to a tower, but published ones are not."""
+    of pages in several fonts and places, reached at half the level; they widen from `free_lag` on. `short` is the share
+    of pages of few words: most are longer, since every word is a lesson to a tower, but published ones are not."""
     if rng.random() < free * min(1.0, 2 * level):
         words = vocab.sample(rng, rng.randint(*WORDS["free"][rng.random() < short]), level)
         return free_page(words, rng, max(0.0, level - free_lag) / (1 - free_lag))

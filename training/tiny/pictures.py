@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .pages import FONT_DIRS, GRID, PATCH, SIZE, Glyph, Page, Thing, any_font, draw_lines, soften, wrap
+from .pages import FONT_DIRS, GRID, PATCH, SIZE, Glyph, Page, Thing, any_font, draw_lines, slope, soften, wrap
 from .vocabulary import Vocabulary
 
 EMOJI_FONT, STRIKE = "NotoColorEmoji.ttf", 109  # the font's only bitmap size, pixels
@@ -57,8 +57,8 @@ def backdrop(rng: random.Random, level: float) -> Image.Image:
         return Image.new("RGB", (SIZE, SIZE), "white")
     if rng.random() < 0.5:
         return Image.new("RGB", (SIZE, SIZE), light())
-    slope = Image.linear_gradient("L").resize((SIZE, SIZE)).rotate(rng.choice((0, 90, 180, 270)))
-    return Image.composite(Image.new("RGB", (SIZE, SIZE), light()), Image.new("RGB", (SIZE, SIZE), light()), slope)
+    mask = slope(rng)
+    return Image.composite(Image.new("RGB", (SIZE, SIZE), light()), Image.new("RGB", (SIZE, SIZE), light()), mask)
 
 
 def turned(char: str, side: float, rng: random.Random, level: float) -> Image.Image:

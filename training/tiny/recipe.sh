@@ -4,6 +4,8 @@
 #   EYELID_DATA=DIR OUT=runs/tiny training/tiny/recipe.sh                          a CPU of two cores, about four hours
 #   EYELID_DATA=DIR OUT=runs/tiny DEVICE=cuda WORKERS=15 training/tiny/recipe.sh   a GPU, about an hour
 #
+# (The times are of before free pages had a third of the tower's pages: it was not run again since.)
+#
 # MINUTES_SEE, MINUTES_MORE, MINUTES_SPELL, MINUTES_REFIT (of settle, too), MINUTES_ALIGN and MINUTES_CONNECT change how long a
 # stage learns; STAGES picks some of them.
 # Of what it writes, $OUT/product is what ships; the rest may be left behind.

@@ -95,11 +95,11 @@ def arguments() -> argparse.Namespace:
     a.add_argument("--multi", type=int, default=12000, help="words of several pieces")
     a.add_argument("--widen", type=float, default=1.0, help="how far the layout widens at the last level")
     a.add_argument("--typo", type=float, default=0.45, help="share of the second layout at the last level")
-    a.add_argument("--free", type=float, default=0.0, help="share of pages in any font, size, place and colours")
-    a.add_argument("--free-lag", type=float, default=0.0, help="from which level on those pages widen")
+    a.add_argument("--free", type=float, default=0.0, help="share of pages in several fonts, sizes, places and colours")
+    a.add_argument("--free-lag", type=float, default=0.0, help="from which level below 1 on those pages widen")
     a.add_argument("--pictures", type=float, default=0.0, help="share of pictures, half of them with a caption")
     a.add_argument("--short", type=float, default=0.3, help="share of pages of few words")
-    a.add_argument("--lag", type=float, default=0.0, help="how much later than the first the second layout widens")
+    a.add_argument("--lag", type=float, default=0.0, help="how much later than FigStep's TYPO's layout widens")
     a.add_argument("--pace", type=float, default=0.015, help="how much wider per 20 steps")
     a.add_argument("--final", type=float, help="widen evenly in time to this level, not when words are read")
     a.add_argument("--resume", type=Path, help="a checkpoint; level and optimizer go on from it")
@@ -237,7 +237,7 @@ def main() -> None:
                     ema[k] = v if k not in ema else 0.8 * ema[k] + 0.2 * v
         if o.final is not None:
             level.value = min(1.0, first + (o.final - first) * p)
-        elif step % 20 == 0 and (min(ema.get(k, 0.0) for k in KINDS if k in ema) > 0.75 or p > 0.55):
+        elif step % 20 == 0 and (min(ema.get(k, 0.0) for k in KINDS if k in ema and k != "free") > 0.75 or p > 0.55):
             level.value = min(1.0, level.value + o.pace)
         if step % 100 == 0 and ranks.rank() == 0:
             row = {"step": step, "minutes": round((time.time() - start) / 60, 1), "level": round(level.value, 3)}

@@ -56,7 +56,7 @@ def prompts() -> PromptSet | None:
 
 
 def measured() -> Measured:
-    """The embedded model's own threshold and lower bound, as far as its manifest has them (`presets.Measured`)."""
+    """The embedded model's own thresholds and bounds, as far as its manifest has them (`presets.Measured`)."""
     runtime = models.manifest(NAME).runtime
     found = {f.name: runtime.get(f.name) for f in dataclasses.fields(Measured)}
     return Measured(**{k: float(v) for k, v in found.items() if isinstance(v, int | float)})
