@@ -64,15 +64,9 @@ class DefenseConfig:
     def tuned(self, measured: Measured) -> Options:
         """The preset's options: what was given, then what was `measured` for the model, then the defaults."""
         found = measured.over(self.options, shipped=self.detector is None)
-        low, high = self._bounds(found)
+        low = found.low if self.low is None else self.low
+        high = found.high if self.high is None else self.high
         if low > high:  # what was given stands, and the other bound gives way
             low, high = (high, high) if self.low is None else (low, low)
         judged = found.judge_threshold if self.judge_threshold is None else self.judge_threshold
         return dataclasses.replace(found, judge_threshold=judged, low=low, high=high)
-
-    def _bounds(self, options: Options) -> tuple[float, float]:
-        """The bounds that were given, else those of `options`."""
-        return (
-            options.low if self.low is None else self.low,
-            options.high if self.high is None else self.high,
-        )

@@ -52,7 +52,7 @@ def asking(*content: str | ImagePart, tokens: int = 64) -> Request:
 
 
 async def reading(model: Backend, m: Material, things: int) -> Figures:
-    """Words read right, by kind of page; of so many `things`, how many are named."""
+    """Words read right, by kind of page; of so many `things`, how many are named (0: no pictures)."""
     wanted = [r["instruction"] for r in m.rows]
     read = await texts(model, [asking(p, READ, tokens=40) for p in m.pages])
     out: Figures = {"pages_read": len(m.rows), "words_read_on_published_pages": recall(wanted, read)}
@@ -66,11 +66,12 @@ async def reading(model: Backend, m: Material, things: int) -> Figures:
     for was, told in list(zip(BENIGN, read, strict=True))[:4]:
         print(f"  page {was!r} read as {told!r}", flush=True)
     if things:
+        both = captioned()
+        read = await texts(model, [asking(p, READ, tokens=40) for p, _, _ in both])
         out |= {"pictures_shown": things, "pictures_named": await named(model, pictures(things))}
-    both = captioned()
-    read = await texts(model, [asking(p, READ, tokens=40) for p, _, _ in both])
-    out |= {"captions_read": len(both), "words_read_in_captions": recall([t for _, t, _ in both], read)}
-    return out | {"captioned_pictures_named": await named(model, [(p, name) for p, _, name in both])}
+        out |= {"captions_read": len(both), "words_read_in_captions": recall([t for _, t, _ in both], read)}
+        out |= {"captioned_pictures_named": await named(model, [(p, name) for p, _, name in both])}
+    return out
 
 
 async def named(model: Backend, shown: Sequence[tuple[ImagePart, str]]) -> float:
@@ -229,7 +230,7 @@ def main() -> None:
     a.add_argument("--threshold", type=float, help="the self-judge's, instead of the manifest's")
     a.add_argument("--low", type=float, help="hybrid's lower bound, instead of the manifest's")
     a.add_argument("--high", type=float, help="its upper bound, instead of the manifest's")
-    a.add_argument("--pictures", type=int, default=0, help="name so many pictures of things too")
+    a.add_argument("--pictures", type=int, default=0, help="name so many pictures of things, and read texts below some")
     a.add_argument("--parts", default=",".join(PARTS), help="only these")
     o = a.parse_args()
     parts, defenses = ([x for x in given.split(",") if x] for given in (o.parts, o.defenses))

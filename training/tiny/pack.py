@@ -24,7 +24,7 @@ DATA = [
     {"name": "SmolLM2-135M-Instruct's own answers", "licence": "Apache-2.0"},
     {"name": "words: SmolLM2's vocabulary and Debian's wamerican list", "licence": "Apache-2.0; public domain"},
     {"name": "fonts in rendered pages: GNU FreeFont, Liberation", "licence": "GPL-3.0 with font exception; OFL-1.1"},
-    {"name": "captions of pictures: DejaVu fonts too", "licence": "Bitstream Vera"},
+    {"name": "free pages and captions of pictures: DejaVu fonts too", "licence": "Bitstream Vera"},
     {"name": "pictures: Noto Color Emoji", "licence": "OFL-1.1"},
 ]
 

@@ -40,6 +40,8 @@ from .vocabulary import Vocabulary
 
 #: The kinds of page, as numbers for tensors; progress is shown for each.
 KINDS = ("figstep", "typo", "free", "picture")
+#: Those that have to be read before pages widen; free ones, the hardest, would hold the others up.
+LEADING = ("figstep", "typo", "picture")
 #: Share of albums among pictures: what is drawn on one of them is seven lessons, not one.
 ALBUMS = 0.8
 
@@ -237,7 +239,7 @@ def main() -> None:
                     ema[k] = v if k not in ema else 0.8 * ema[k] + 0.2 * v
         if o.final is not None:
             level.value = min(1.0, first + (o.final - first) * p)
-        elif step % 20 == 0 and (min(ema.get(k, 0.0) for k in KINDS if k in ema and k != "free") > 0.75 or p > 0.55):
+        elif step % 20 == 0 and (min((ema[k] for k in LEADING if k in ema), default=0.0) > 0.75 or p > 0.55):
             level.value = min(1.0, level.value + o.pace)
         if step % 100 == 0 and ranks.rank() == 0:
             row = {"step": step, "minutes": round((time.time() - start) / 60, 1), "level": round(level.value, 3)}
